@@ -1,0 +1,20 @@
+"""Measure what a reasoning model does: its answers, its traces, its activations.
+
+`probes` holds whatever could run on somebody else's finished transcripts and frozen checkpoints;
+whatever changes a forward pass or a weight is in `steering`, which imports this package and is
+never imported by it. The data flow from the first module to the last::
+
+    records, intervals        what crosses module lines; an estimate with its interval
+    tasks, verify             problems, their graders, and the pool that runs them
+    models, generate          a model and its sites; the decoding engine
+    capture                   activations out of a forward pass or a generation
+    strategies, directions    marked decisions, and the direction that separates them
+    boundary, drift           pass@k of two models; their activations before and after
+    plots                     figures, from records only
+"""
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+DATA = next(p for p in (_PACKAGE.parent / "data", _PACKAGE / "_data") if p.is_dir())
+"""What ships with the project: beside the packages in a checkout, inside this one in a wheel."""
