@@ -1,0 +1,125 @@
+"""The key-value cache: one buffer, written in place, rows right-aligned.
+
+All rows end at the same column, `end`, whatever their length, so one step writes one column. A
+row is filled by copying a prefill into the columns before `end`, and moved by copying it; when the
+buffer is full, what is alive is shifted to its beginning. (Concatenation, as transformers'
+DynamicCache does it, copies the whole cache at every step.)
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+
+class Rows(CacheLayerMixin):
+    """One layer of a `RowCache`, as transformers wants to see it."""
+
+    is_sliding = False
+
+    def __init__(self, cache: "RowCache", layer: int):
+        super().__init__()
+        self.cache, self.layer, self.is_initialized = cache, layer, True
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Nothing to do: the buffer belongs to the whole cache."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+        """Write the new columns; all that is alive, the new ones included."""
+        return self.cache.update(key_states, value_states, self.layer)
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.cache.end - self.cache.low + query_length, 0
+
+    def get_seq_length(self) -> int:
+        return self.cache.end - self.cache.low
+
+    def get_max_length(self) -> int:
+        return self.cache.capacity
+
+
+class RowCache(Cache):
+    """Keys and values of all layers, `(layer, key or value, row, head, column, d)`.
+
+    `low` and `end` bound the columns that are alive. The owner sets them; a forward pass writes
+    from `end` on and reads from `low`.
+    """
+
+    def __init__(self, depth: int, rows: int, capacity: int):
+        super().__init__(layers=[Rows(self, i) for i in range(depth)])
+        self.depth, self.rows, self.capacity = depth, rows, capacity
+        self.low = self.end = 0
+        self.buffer: Tensor | None = None
+
+    def allocate(self, heads: int, d: int, like: Tensor) -> Tensor:
+        """The buffer, made when the first keys show what it must hold.
+
+        Zeros: a masked cell has weight 0, and 0 times an uninitialised NaN would be NaN.
+        """
+        if self.buffer is None:
+            shape = (self.depth, 2, self.rows, heads, self.capacity, d)
+            self.buffer = torch.zeros(shape, dtype=like.dtype, device=like.device)
+        return self.buffer
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Write the new columns of one layer; all that is alive, the new ones included."""
+        rows, heads, width, d = key_states.shape
+        layer = self.allocate(heads, d, key_states)[layer_idx]
+        end = self.end + width
+        layer[0, :rows, :, self.end : end] = key_states
+        layer[1, :rows, :, self.end : end] = value_states
+        return layer[0, :rows, :, self.low : end], layer[1, :rows, :, self.low : end]
+
+    def fill(
+        self, slots: Sequence[int], source: "RowCache", rows: Sequence[int], width: int
+    ) -> None:
+        """Copy the last `width` columns of `source`'s rows before `end` of our slots."""
+        if width == 0:
+            return
+        assert source.buffer is not None
+        *_, heads, _, d = source.buffer.shape
+        into = self.allocate(heads, d, source.buffer)
+        there = slice(source.end - width, source.end)
+        into[:, :, list(slots), :, self.end - width : self.end] = source.buffer[
+            :, :, list(rows), :, there
+        ]
+
+    def copy(self, source: int, target: int) -> None:
+        """Copy what is alive of one row into another."""
+        if self.buffer is not None:
+            alive = slice(self.low, self.end)
+            self.buffer[:, :, target, :, alive] = self.buffer[:, :, source, :, alive]
+
+    def shift(self, end: int) -> None:
+        """Move what is alive so that it ends at another column."""
+        low = self.low + end - self.end
+        if self.buffer is not None:
+            alive = self.buffer[..., self.low : self.end, :].clone()  # the ranges may overlap
+            self.buffer[..., low:end, :] = alive
+        self.low, self.end = low, end
+
+
+def causal_mask(
+    start: Float[Tensor, " rows"] | Any, width: int, window: int | None, like: Tensor
+) -> Float[Tensor, "rows 1 width width"]:
+    """What each column may attend to in a pass without a past, as numbers to add to the scores.
+
+    Args:
+        start: own position of each row's first column; negative means padding.
+        width: columns.
+        window: how many positions back a sliding layer sees, itself included; None is all.
+        like: a tensor of the model's dtype and device.
+    """
+    column = torch.arange(width, device=like.device)
+    back = column[:, None] - column
+    seen = back >= 0 if window is None else (back >= 0) & (back < window)
+    first = -torch.as_tensor(start).to(like.device).clamp(max=0)
+    allowed = seen & (column >= first[:, None, None])
+    lowest = torch.finfo(like.dtype).min  # -inf would make a padded row, all masked, NaN
+    mask = torch.zeros(allowed.shape, dtype=like.dtype, device=like.device)
+    return mask.masked_fill_(~allowed, lowest)[:, None]

@@ -1,0 +1,99 @@
+"""Run a model over finished sequences, with observers: teacher forcing.
+
+    for rows, logits, now in replay(model, sequences, observers=[capture]):
+        ...     # logits[i, now.width - 1] follows the last token of sequences[rows[i]]
+
+The sequences are sorted by length, so batches hold little padding, and memory is bounded by the
+batch and not by the number of sequences.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from probes.generate.hooks import Taps
+from probes.generate.seam import Observer, Pass, Request
+from probes.generate.stepper import Masks
+from probes.models import Model
+from probes.records import Refusal
+
+MASK_CELLS = 1 << 25
+"""Cells of the attention mask of one pass (rows x width x width): 128 MB in float32."""
+
+
+class Replayed(NamedTuple):
+    """One batch of a replay; rows are right-aligned, as in `Pass`."""
+
+    rows: list[int]
+    """Which sequence each row is."""
+    logits: Float[Tensor, "rows width vocab"] | None
+    """What follows each column; None where the pass was stopped before the end."""
+    now: Pass
+
+
+def replay(
+    model: Model,
+    sequences: Sequence[tuple[int, ...]],
+    *,
+    observers: Sequence[Observer] = (),
+    requests: Sequence[Request] | None = None,
+    batch: int = 64,
+    stop_after: int | None = None,
+    gradients: bool = False,
+) -> Iterator[Replayed]:
+    """Compute finished sequences, in batches of similar length.
+
+    Args:
+        model: what computes them.
+        sequences: prompt and answer together, each at least one token.
+        observers: as in `generate`.
+        requests: one for each sequence, for observers that need to know the prompt's length or the
+            setting; made up (the sequence's number, an empty setting) if absent.
+        batch: most rows of a pass; fewer where the sequences are long.
+        stop_after: the deepest layer that is needed. Later ones don't run, and there are no logits.
+        gradients: keep the graph, to train through it.
+
+    Raises:
+        Refusal: a sequence is empty or longer than the context.
+    """
+    requests = requests or [Request(str(i), 0, s, 1) for i, s in enumerate(sequences)]
+    longest = max(map(len, sequences), default=1)
+    if longest > model.context or not all(sequences):
+        raise Refusal(
+            f"the sequences have {min(map(len, sequences))} to {longest} tokens; {model.name} "
+            f"reads 1 to {model.context}."
+        )
+    taps, masks = Taps(model, observers, stop_after=stop_after), Masks(model)
+    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+    while order:
+        width = len(sequences[order[-1]])
+        count = max(1, min(batch, MASK_CELLS // width**2))
+        rows = order[-count:][::-1]
+        del order[-count:]
+        yield _run(masks, taps, sequences, rows, [requests[i] for i in rows], gradients)
+
+
+def _run(
+    masks: Masks,
+    taps: Taps,
+    sequences: Sequence[tuple[int, ...]],
+    rows: list[int],
+    requests: list[Request],
+    gradients: bool,
+) -> Replayed:
+    lengths = np.array([len(sequences[i]) for i in rows])
+    width = int(lengths.max())
+    tokens = torch.zeros((len(rows), width), dtype=torch.long)
+    for row, i in enumerate(rows):
+        tokens[row, width - lengths[row] :] = torch.tensor(sequences[i])
+    now = Pass(tuple(requests), lengths - width, width)
+    for observer in taps.observers:
+        observer.seat(range(len(rows)), requests, len(rows))
+    logits = None
+    with torch.set_grad_enabled(gradients), taps.on(now):
+        logits = masks.run(tokens, now, masks.fresh(now))
+    return Replayed(rows, logits, now)

@@ -1,0 +1,40 @@
+"""Language models: load one, name its layers, look at it through TransformerLens, make a small one.
+
+Layer i is the output of block i, 0-based; -1 is the last. Everything about a model that another
+module may need to know is here; how it decodes is in `probes.generate`.
+
+    blocks      the sites of the residual stream, one line an architecture
+    loading     Model, from a folder or the hub; refusals; text to tokens and back
+    making      a word-level tokenizer, a random Llama, and saving
+    lens        the same weights as a TransformerBridge
+"""
+
+from probes.models.blocks import (
+    ARCHITECTURES,
+    Architecture,
+    architecture,
+    blocks,
+    layer_index,
+    submodule,
+)
+from probes.models.lens import bridge
+from probes.models.loading import Model, check_pair, decode, encode, load
+from probes.models.making import new_llama, new_tokenizer, save
+
+__all__ = [
+    "ARCHITECTURES",
+    "Architecture",
+    "Model",
+    "architecture",
+    "blocks",
+    "bridge",
+    "check_pair",
+    "decode",
+    "encode",
+    "layer_index",
+    "load",
+    "new_llama",
+    "new_tokenizer",
+    "save",
+    "submodule",
+]
