@@ -41,7 +41,7 @@ def test_95_percent_intervals_hold_the_truth_of_skewed_rates_95_percent_of_the_t
     for run in range(runs):
         found = bootstrap(mean, rates(rng, 80), seed=run, resamples=300)
         covered += found.low <= 0.3 / 1.8 <= found.high
-    # Three binomial standard errors of 600 runs are .027; a 90% interval or a shifted one would be caught.
+    # Three binomial standard errors of 600 runs are .027; a 90% interval would be caught.
     assert 0.923 <= covered / runs <= 0.977
 
 

@@ -1,0 +1,173 @@
+"""Hand a text to its task's grader and trace checker, and survive both.
+
+    graded = grade_all(task, problems, [r.text for r in rollouts])
+    graded[0].grade, graded[0].valid        # Grade.RIGHT, False: a lucky answer
+
+A grader that raises, hangs or dies gives `Grade.ERROR` and the text of what happened: never wrong,
+never 0, not counted. Above 1% of them the run stops, since what is left is no longer a fair
+sample of the answers.
+
+Two ways to run them. The organisms' graders are exact string work of our own, of microseconds,
+and run in this process: a pool would cost them a hundredfold and could only save us from our own
+endless loops. All others (symbolic mathematics, other people's code) run in worker processes that
+are killed when a text takes too long. `concurrent.futures` and `multiprocessing.Pool` can't kill a
+worker and lose the pool when one dies; pebble can and doesn't. Workers are spawned, not forked,
+for a fork of a process that runs torch's threads may deadlock.
+
+This module imports no torch, and pebble only where a pool is wanted.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from probes.records import Grade, Problem, Refusal, Trace
+
+IN_PROCESS = frozenset({"chain", "countdown"})
+"""Families whose graders are exact, fast and ours."""
+
+TOLERATED = 0.01
+"""The share of texts whose grader may fail before the run stops."""
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """The half of a `probes.tasks.Task` that is needed here."""
+
+    settings: dict[str, Any]
+
+    def grade(self, problem: Problem, response: str) -> Grade: ...
+    def check(self, problem: Problem, response: str) -> Trace: ...
+
+
+@dataclass(frozen=True)
+class Graded:
+    """What the grader and the trace checker say of one text."""
+
+    grade: Grade
+    valid: bool
+    """Whether the trace is a derivation of its answer. False where nothing was judged."""
+    error: str = ""
+    """What happened, where the grade is ERROR."""
+
+    @property
+    def sound(self) -> bool:
+        """Right by a valid trace: neither lucky nor wrong."""
+        return self.grade is Grade.RIGHT and self.valid
+
+
+class GraderFailure(RuntimeError):
+    """More graders failed than can be left out."""
+
+
+def grade_all(
+    task: Judge,
+    problems: Sequence[Problem],
+    responses: Sequence[str],
+    *,
+    timeout: float = 10.0,
+    workers: int | None = None,
+) -> list[Graded]:
+    """Grade and check each response to the problem of the same index.
+
+    Args:
+        task: the task that made the problems.
+        problems: one for each response, repeated as needed.
+        responses: the generated words.
+        timeout: seconds that one text may take in a pool, the check included. In this process
+            nothing can be stopped, and it is not looked at.
+        workers: processes of the pool; 0 for this process; None for 0 with the organisms' own
+            families and 2 with any other.
+
+    Returns:
+        One for each response, in order.
+
+    Raises:
+        Refusal: problems and responses don't pair up.
+        GraderFailure: more than 1% of the texts could not be judged.
+    """
+    if len(problems) != len(responses):
+        raise Refusal(
+            f"{len(problems)} problems and {len(responses)} responses: give the problem of each "
+            f"response, as often as it was answered."
+        )
+    if workers is None:
+        workers = 0 if task.settings.get("family") in IN_PROCESS else 2
+    pairs = list(zip(problems, responses, strict=True))
+    if workers == 0:
+        return _tolerated((judge(task, *pair) for pair in pairs), pairs)
+    return _tolerated(_in_pool(task, pairs, timeout, workers), pairs)
+
+
+def judge(task: Judge, problem: Problem, response: str) -> Graded:
+    """Grade and check one text in this process; what the grader raises becomes ERROR."""
+    try:
+        grade = Grade(task.grade(problem, response))
+        valid = task.check(problem, response).valid
+    except Exception as error:  # the one place where any failure becomes data
+        return Graded(Grade.ERROR, False, f"{type(error).__name__}: {error}")
+    return Graded(grade, valid and grade is not Grade.ERROR)
+
+
+def _tolerated(graded: Iterable[Graded], pairs: Sequence[tuple[Problem, str]]) -> list[Graded]:
+    """The list of them, given up as soon as too many have failed."""
+    allowed = math.floor(TOLERATED * len(pairs))
+    kept: list[Graded] = []
+    failed: list[int] = []
+    for index, one in enumerate(graded):
+        kept.append(one)
+        if one.grade is Grade.ERROR:
+            failed.append(index)
+        if len(failed) > allowed:
+            problem, response = pairs[failed[0]]
+            raise GraderFailure(
+                f"the grader failed on {len(failed)} of the first {index + 1} texts (of "
+                f"{len(pairs)}; {TOLERATED:.0%} may fail), so the rest is no fair sample. "
+                f"First on problem {problem.id}, {kept[failed[0]].error or 'no reason given'}, "
+                f"with the response {response[:200]!r}."
+            )
+    return kept
+
+
+_task: Judge | None = None
+"""In a worker: the task that it serves, sent once and not with every text."""
+
+
+def _serve(task: Judge) -> None:
+    global _task
+    _task = task
+
+
+def _judge_served(problem: Problem, response: str) -> Graded:
+    assert _task is not None
+    return judge(_task, problem, response)
+
+
+def _in_pool(
+    task: Judge, pairs: Sequence[tuple[Problem, str]], timeout: float, workers: int
+) -> Iterator[Graded]:
+    """Each pair judged in a worker; one that takes too long is killed and another started."""
+    import multiprocessing
+
+    from pebble import ProcessPool
+
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPool(workers, initializer=_serve, initargs=(task,), context=spawn)  # type: ignore[arg-type]
+    try:
+        futures = [pool.schedule(_judge_served, args=pair, timeout=timeout) for pair in pairs]
+        for future in futures:
+            failure = future.exception()
+            if failure is None:
+                yield future.result()
+            else:
+                yield Graded(Grade.ERROR, False, _described(failure, timeout))
+    finally:
+        pool.stop()  # kills what still runs: everything that was wanted has been yielded
+        pool.join()
+
+
+def _described(failure: BaseException, timeout: float) -> str:
+    if isinstance(failure, TimeoutError):
+        return f"TimeoutError: not done after {timeout:g} s, killed"
+    return f"{type(failure).__name__}: {failure}"
