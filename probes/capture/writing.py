@@ -1,0 +1,166 @@
+"""Write a store shard by shard; `probes.capture.store` says what one is."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from jaxtyping import Shaped
+from safetensors.torch import save_file
+from torch import Tensor
+
+from probes.records import SCHEMA_VERSION, Refusal, file_hash, write_json
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""What activations can be stored as, by the name in ``store.json``."""
+
+KIND = "Activation"
+"""What the metadata of an index says that its lines are."""
+
+
+@dataclass(frozen=True)
+class Activation:
+    """One line of the index: whose activation it is. `position` is the row's own (from 0)."""
+
+    problem: str
+    sample: int
+    position: int
+    label: str = ""
+    """What the position was marked as: a strategy, the verdict of a step, a choice."""
+    setting: str = ""
+    """The request's setting: which intervention the pass ran under."""
+    edited: bool = False
+    """True where an intervention had changed this position before it was captured."""
+
+
+SCHEMA = pa.schema(
+    [("problem", pa.string()), ("sample", pa.int64()), ("position", pa.int64())]
+    + [("label", pa.string()), ("setting", pa.string()), ("edited", pa.bool_())]
+    + [("shard", pa.int64()), ("row", pa.int64())],
+    metadata={"whenhow": json.dumps({"version": SCHEMA_VERSION, "kind": KIND})},
+)
+
+
+class Writer:
+    """Rows in, a store out. Use it as a context manager: an exception leaves no store behind."""
+
+    def __init__(
+        self,
+        folder: str | Path,
+        sites: Sequence[str],
+        dtype: torch.dtype = torch.float32,
+        *,
+        shard_rows: int = 8192,
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Check the request and make the hidden folder.
+
+        Raises:
+            Refusal: the folder holds something, no site, an unknown dtype, or shards of no row.
+        """
+        self.folder = Path(folder)
+        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+            raise Refusal(f"{folder} already holds something; a store goes to a new folder.")
+        if dtype not in DTYPES.values():
+            raise Refusal(f"activations can't be stored as {dtype}; choose one of {list(DTYPES)}.")
+        if not sites or shard_rows < 1:
+            raise Refusal(f"{len(sites)} sites in shards of {shard_rows} rows: nothing to store.")
+        self.sites, self.dtype, self.shard_rows = tuple(sites), dtype, shard_rows
+        self.about = dict(about or {})
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        self.partial = Path(
+            tempfile.mkdtemp(prefix=f".{self.folder.name}.partial-", dir=self.folder.parent)
+        )
+        os.chmod(self.partial, 0o755)  # mkdtemp makes folders that only their owner can enter
+        self._index = pq.ParquetWriter(self.partial / "index.parquet", SCHEMA, compression="zstd")
+        self._shards: list[dict[str, Any]] = []
+        self._rows: list[Activation] = []
+        self._values: dict[str, list[Tensor]] = {site: [] for site in self.sites}
+
+    def __enter__(self) -> "Writer":
+        """Nothing to do: the constructor made the folder."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Finish the store, or remove every trace of it after an exception."""
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            self._index.close()
+            shutil.rmtree(self.partial, ignore_errors=True)
+
+    def append(
+        self, rows: Sequence[Activation], values: Mapping[str, Shaped[Tensor, "rows d"]]
+    ) -> None:
+        """Add rows, with the values of every site in the same order, on any device."""
+        assert set(values) == set(self.sites), f"{sorted(values)} were given, not {self.sites}"
+        for site in self.sites:
+            assert len(values[site]) == len(rows), f"{len(values[site])} values, {len(rows)} rows"
+            # A slice of a larger buffer would keep all of it alive until the shard is written.
+            self._values[site].append(values[site].detach().to("cpu", self.dtype, copy=True))
+        self._rows.extend(rows)
+        while len(self._rows) >= self.shard_rows:
+            self._write_shard(self.shard_rows)
+
+    def _write_shard(self, count: int) -> None:
+        tensors = {}
+        for site in self.sites:
+            held = torch.cat(self._values[site])
+            tensors[site], rest = held[:count].contiguous(), held[count:]
+            self._values[site] = [rest.clone()] if len(rest) else []
+            if not torch.isfinite(tensors[site]).all():
+                raise Refusal(
+                    f"{site} has values that are not finite as {_name(self.dtype)}: either the "
+                    f"model computes NaN, or they are too large for it (float16 ends at 65504; "
+                    f"bfloat16 and float32 hold them)."
+                )
+        rows, self._rows = self._rows[:count], self._rows[count:]
+        number = len(self._shards)
+        path = self.partial / f"shard-{number:05d}.safetensors"
+        save_file(tensors, path)
+        _flush(path)
+        self._shards.append(
+            {
+                "file": path.name,
+                "rows": count,
+                "bytes": path.stat().st_size,
+                "hash": file_hash(path),
+            }
+        )
+        columns: dict[str, Any] = {
+            f.name: [getattr(row, f.name) for row in rows] for f in fields(Activation)
+        }
+        columns |= {"shard": np.full(count, number), "row": np.arange(count)}
+        self._index.write_table(pa.table(columns, schema=SCHEMA))
+
+    def _finish(self) -> None:
+        if self._rows:
+            self._write_shard(len(self._rows))
+        self._index.close()
+        index = self.partial / "index.parquet"
+        _flush(index)
+        content = {"version": SCHEMA_VERSION, "sites": self.sites, "dtype": _name(self.dtype)}
+        content |= {"shards": self._shards, "index": file_hash(index), "about": self.about}
+        write_json(self.partial / "store.json", content)
+        if self.folder.is_dir():
+            self.folder.rmdir()  # an empty folder may be given; a full one was refused
+        os.replace(self.partial, self.folder)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _flush(path: Path) -> None:
+    """Push a file to the disk, so that the rename can't outlive its content."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
