@@ -143,6 +143,39 @@ class Rollout:
     """Which intervention, writer or decoding made it; "" for the plain model."""
 
 
+@dataclass(frozen=True)
+class Measurement:
+    """One number with its interval, and what it is a number of.
+
+    Every stage of the verdict writes a table of these and every figure reads one; a column that
+    does not apply is "" (or nan for `x`).
+    """
+
+    measure: str
+    """What was measured: "pass@k", "valid@k", "option rate", "auc", "cosine", ..."""
+    value: float
+    """nan where it is undefined; `note` then says why."""
+    low: float
+    """Lower end of the 95% interval."""
+    high: float
+    """Upper end of the 95% interval."""
+    n: int
+    """How many problems (or other units of the bootstrap) it rests on."""
+    model: str = ""
+    """"base", "tuned", "tuned - base", or deciding x executing model as in "base x tuned"."""
+    skill: str = ""
+    part: str = ""
+    kind: str = ""
+    """Kind of decision, hence name of the strategy."""
+    site: str = ""
+    """Full name, as in blocks.1.hook_resid_post."""
+    setting: str = ""
+    """The arm or control: "direction", "random direction", "logit bias", "shuffled labels", ..."""
+    x: float = float("nan")
+    """The abscissa, where there is one: k, strength, layer, temperature."""
+    note: str = ""
+
+
 def site_name(layer: int, site: str) -> str:
     """The full name of a site, as TransformerLens spells it.
 
