@@ -98,8 +98,9 @@ def learn(
             taught = 0
             for part in parts(mine, settings, device):
                 found = backward(net, reference, part, settings)
-                if tally["steps"] == 0:
-                    mismatch = max(mismatch, found.pop("mismatch"))
+                difference = found.pop("mismatch")
+                if tally["steps"] == 0:  # later steps have other weights than the sampler had
+                    mismatch = max(mismatch, difference)
                 tally.update(found)
                 taught += 1
             if mismatch > MISMATCH:
@@ -108,9 +109,14 @@ def learn(
                     f"the trainer's by {mismatch:.3f} nats with the same weights."
                 )
             if taught:
-                norm = nn.utils.clip_grad_norm_(net.parameters(), settings.clip)
+                norm = float(nn.utils.clip_grad_norm_(net.parameters(), settings.clip))
+                if not norm < float("inf"):
+                    raise FloatingPointError(
+                        f"the gradient of update {update + 1} is {norm}: try a lower rate than "
+                        f"{settings.rate}."
+                    )
                 optimiser.step()
-                tally.update(steps=1, norm=float(norm))
+                tally.update(steps=1, norm=norm)
     tokens, steps = max(tally["tokens"], 1), max(tally["steps"], 1)
     return {
         "low": tally["low"] / tokens,
@@ -131,8 +137,8 @@ def backward(
     surrogate = policy_loss(new, old, part.advantages, low=settings.low, high=settings.high)
     loss = (surrogate.loss * weights).sum()
     sums = {
-        "low": int((surrogate.low & chosen).sum()),
-        "high": int((surrogate.high & chosen).sum()),
+        "low": float((surrogate.low & chosen).sum()),
+        "high": float((surrogate.high & chosen).sum()),
         "mismatch": float((new.detach() - old)[chosen].abs().max()),
     }
     if settings.kl:

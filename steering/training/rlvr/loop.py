@@ -134,7 +134,7 @@ def measured(
     rollouts: Sequence[Rollout],
     graded: Sequence[Graded],
     rewards: Float[Tensor, "groups size"],
-) -> dict[str, float | str]:
+) -> dict[str, int | float | str]:
     """The columns of the curve that describe an update's answers."""
     judged = [g for g in graded if g.grade is not Grade.ERROR]
     count, tokens = max(len(judged), 1), sum(len(r.tokens) for r in rollouts)
