@@ -1,0 +1,206 @@
+"""What each row of a batch has done to it at one site, as tensors gathered when it is seated."""
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from probes.generate import Request
+from steering.interventions.operations import Intervention, LogitBias, Window
+
+
+class NotFired(RuntimeError):
+    """An intervention edited another number of positions than its window says."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """x + (alpha + beta x.u) u inside a window, u being a line of the site's bank of vectors."""
+
+    line: int
+    alpha: float
+    beta: float
+    window: Window
+
+
+class Bank:
+    """The distinct vectors of one site; line 0 is zero, for rows without an edit."""
+
+    def __init__(self, width: int) -> None:
+        """An empty bank for values of this length."""
+        self.width = width
+        self._of: dict[tuple[int, str], tuple[Intervention | LogitBias, range]] = {}
+        self._count = 1
+        self._learnt = False
+        self._held: Tensor | None = None
+
+    def lines(self, intervention: Intervention | LogitBias) -> range:
+        """The lines that an intervention's vectors take; the same vector takes them once."""
+        form = {"add": "raw", "project": "basis"}.get(intervention.op, "unit")
+        vector = intervention.tensor(self.width)
+        key = (id(intervention.vector), form)
+        if key not in self._of:
+            count = len(vector) if form == "basis" else 1
+            self._of[key] = (intervention, range(self._count, self._count + count))
+            self._count += count
+            self._learnt |= vector.requires_grad
+        return self._of[key][1]
+
+    def tensor(self, like: Tensor) -> Float[Tensor, "lines d"]:
+        """All lines, on the device of `like`; at least in float32.
+
+        They are made anew at each call if one requires a gradient: it may have been learning, and
+        a graph serves one backward pass only.
+        """
+        if self._held is not None and self._held.device == like.device and not self._learnt:
+            return self._held
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        parts = [torch.zeros(1, self.width, dtype=dtype, device=like.device)]
+        for (_, form), (intervention, _) in self._of.items():
+            rows = torch.atleast_2d(intervention.tensor(self.width)).to(like.device, dtype)
+            if form == "unit":
+                rows = rows / rows.norm(dim=-1, keepdim=True)
+            elif form == "basis":
+                rows = torch.linalg.qr(rows.T).Q.T
+            parts.append(rows)
+        self._held = torch.cat(parts)
+        return self._held
+
+
+class Windows:
+    """Where edit k of each row acts, decided on the host by position and token."""
+
+    def __init__(
+        self,
+        requests: Sequence[Request | None],
+        windows: Sequence[Sequence[Window]],
+        texts: Sequence[tuple[int, ...]],
+        vocab: int,
+    ) -> None:
+        """Gather the bounds of each row; `texts` are the tokens of each that are known already."""
+        self.shape = (max((len(w) for w in windows), default=0), len(requests))
+        self._start, self._stop, self._after = (np.zeros(self.shape, np.int64) for _ in range(3))
+        tables: dict[frozenset[int] | None, int] = {None: 0}
+        for row, (request, listed) in enumerate(zip(requests, windows, strict=True)):
+            for k, window in enumerate(listed):
+                assert request is not None, "an empty slot has no edits"
+                self._start[k, row], self._stop[k, row] = window.bounds(len(request.prompt))
+                self._after[k, row] = tables.setdefault(window.after, len(tables))
+        if len(tables) == 1:
+            return
+        self._allowed = np.zeros((len(tables), vocab), bool)
+        for tokens, table in tables.items():
+            self._allowed[table, slice(None) if tokens is None else list(tokens)] = True
+        self._known = np.array([len(t) for t in texts])
+        self._text = np.zeros((len(texts), self._known.max()), np.int64)
+        for row, text in enumerate(texts):
+            self._text[row, : len(text)] = text
+
+    def inside(
+        self, at: Int[np.ndarray, "rows width"], newest: Int[np.ndarray, " rows"] | None
+    ) -> Bool[np.ndarray, "edits rows width"]:
+        """Which cells of a pass each edit acts on.
+
+        Args:
+            at: own positions of the cells.
+            newest: the token of each row in a pass of one column, where it is known.
+
+        Raises:
+            RuntimeError: an edit depends on a token that nobody told.
+        """
+        inside = (at >= self._start[..., None]) & (at < self._stop[..., None]) & (at >= 0)
+        if not self._after.any() or not inside.any():
+            return inside
+        token = np.take_along_axis(self._text, at.clip(0, self._text.shape[1] - 1), axis=1)
+        unknown = at >= self._known[:, None]
+        if newest is not None and at.shape == (len(newest), 1):
+            token = np.where(unknown, newest[:, None], token)
+        elif (inside & (self._after > 0)[..., None] & unknown).any():
+            raise RuntimeError(
+                "an intervention acts after certain tokens only, and the token of this pass is not "
+                "known: write with `Steered`, or replay with `replayed`."
+            )
+        return inside & self._allowed[self._after[..., None], token]
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Positions edited at one site: expected from the windows, and counted where it happened."""
+
+    site: str
+    requests: tuple[Request | None, ...]
+    expected: Int[np.ndarray, "edits rows"]
+    fired: Int[Tensor, "edits rows"]
+    """On the device; reading it waits for it, so it is read at the end."""
+
+    def check(self) -> Counter[Hashable]:
+        """Positions edited by setting, each edit counted; then counts anew.
+
+        Raises:
+            NotFired: an edit was not made where its window said.
+        """
+        fired = self.fired.cpu().numpy()
+        for k, row in np.argwhere(fired != self.expected):
+            request = self.requests[row]
+            assert request is not None, "an empty slot has no edits"
+            raise NotFired(
+                f"{self.site}: edit {k} of setting {request.setting!r} changed {fired[k, row]} "
+                f"positions of row {row} (problem {request.problem}, sample {request.sample}), its "
+                f"window says {self.expected[k, row]}. Either the edit is below the precision of "
+                f"the residual (a larger strength or a wider dtype), or the site did not run."
+            )
+        edited: Counter[Hashable] = Counter()
+        for row, request in enumerate(self.requests):
+            if request is not None:
+                edited[request.setting] += int(fired[:, row].sum())
+        self.fired.zero_()
+        self.expected[:] = 0
+        return edited
+
+
+class Seated:
+    """The edits of the rows of one batch at one site, until another row is seated.
+
+    Edit k of every row is one tensor operation, so a pass costs as many of them as the row with
+    the most edits has, however many settings there are.
+    """
+
+    def __init__(
+        self,
+        site: str,
+        requests: Sequence[Request | None],
+        edits: Sequence[Sequence[Edit]],
+        bank: Float[Tensor, "lines d"],
+    ) -> None:
+        """Gather what each row needs; rows without a k-th edit get one that is nowhere."""
+        shape = (max((len(e) for e in edits), default=0), len(requests))
+        line, alpha, beta = np.zeros(shape, np.int64), np.zeros(shape), np.zeros(shape)
+        for row, listed in enumerate(edits):
+            for k, edit in enumerate(listed):
+                line[k, row], alpha[k, row], beta[k, row] = edit.line, edit.alpha, edit.beta
+        device, dtype = bank.device, bank.dtype
+        self._u = bank[torch.from_numpy(line).to(device)]
+        self._alpha, self._beta = (torch.from_numpy(a).to(device, dtype) for a in (alpha, beta))
+        expected, fired = np.zeros(shape, np.int64), torch.zeros(shape, dtype=torch.int64)
+        self.tally = Tally(site, tuple(requests), expected, fired.to(device))
+
+    def edit(
+        self, k: int, inside: Bool[np.ndarray, "rows width"], x: Float[Tensor, "rows width d"]
+    ) -> Float[Tensor, "rows width d"]:
+        """The residuals after edit k, computed in the bank's precision and counted."""
+        on = torch.from_numpy(inside).to(x.device, non_blocking=True)
+        u, wide = self._u[k][:, None], x.to(self._u.dtype)
+        size = self._alpha[k][:, None] + self._beta[k][:, None] * (wide * u).sum(-1)
+        edited = torch.where(on[..., None], (wide + size[..., None] * u).to(x.dtype), x)
+        self.tally.expected[k] += inside.sum(1)
+        with torch.no_grad():
+            # An ablation of what is already ablated changes no bit. It counts as done if what
+            # was left to do is below the rounding of x; an add that rounds to nothing does not.
+            little = torch.finfo(x.dtype).eps * wide.norm(dim=-1)
+            done = (self._beta[k][:, None] != 0) & (size.abs() <= little)
+            self.tally.fired[k] += (on & ((edited != x).any(-1) | done)).sum(1)
+        return edited
