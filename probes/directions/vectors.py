@@ -1,0 +1,109 @@
+"""A direction and where it came from; the angle of two, and the part of one outside a subspace."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from probes.records import Refusal, site_name
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which model's activations, on which task."""
+
+    model: str
+    """Content hash of the weights."""
+    task: str
+    """Content hash of the task's settings."""
+
+
+@dataclass(frozen=True, eq=False)
+class Direction:
+    """A unit vector that points towards a strategy being used, and the evidence for it."""
+
+    vector: Float[np.ndarray, " d"]
+    layer: int
+    site: str
+    """One of `records.SITES`."""
+    strategy: str
+    method: str
+    """One of `fit.METHODS`."""
+    norm: float
+    """Mean norm of the activations at this site: the unit of a strength."""
+    auc: float
+    """On the third of the problems that chose nothing; .5 is chance."""
+    auc_low: float
+    auc_high: float
+    """The 95% interval over problems."""
+    auc_choice: float
+    """On the third that layer and method are chosen on; too good for the one that was chosen."""
+    null_mean: float
+    """Mean AUC on the last third of directions fitted to shuffled labels; near .5."""
+    null_high: float
+    """Their 95% quantile: what no label at all reaches one time in twenty."""
+    rows: int
+    positives: int
+    """Rows in which the strategy was used."""
+    problems: int
+    model: str
+    task: str
+    data: str
+    """Hash of the activations, labels and problems that it was fitted and judged on."""
+    seed: int
+
+    @property
+    def place(self) -> str:
+        """The full name of its site."""
+        return site_name(self.layer, self.site)
+
+    def __post_init__(self) -> None:
+        length = float(np.linalg.norm(self.vector.astype(float)))
+        if not abs(length - 1) < 1e-3:  # false for NaN as well
+            raise Refusal(f"a direction is a unit vector; this one has length {length:g}.")
+
+
+class Complement(NamedTuple):
+    """What is left of a vector outside a subspace."""
+
+    vector: Float[np.ndarray, " d"]
+    """Of unit length."""
+    kept: float
+    """Share of the vector's length that lay outside, 0..1."""
+
+
+def cosine(one: Float[np.ndarray, " d"], other: Float[np.ndarray, " e"]) -> float:
+    """Cosine of the angle between two vectors of one width."""
+    if one.shape != other.shape:
+        raise Refusal(
+            f"vectors of width {one.shape[0]} and {other.shape[0]} have no angle: they come from "
+            f"models of different width."
+        )
+    one, other = one.astype(float), other.astype(float)
+    length = float(np.linalg.norm(one) * np.linalg.norm(other))
+    if not length > 0:
+        raise Refusal("a vector of length 0 (or NaN) has no direction.")
+    return float(one @ other) / length
+
+
+def complement(vector: Float[np.ndarray, " d"], rows: Float[np.ndarray, "k d"]) -> Complement:
+    """`vector` without its part in the span of `rows`, at unit length.
+
+    With the unembeddings of the decision tokens as rows, what is left can't act as a bias on
+    their logits directly (a final norm rescales, and doesn't turn).
+
+    Raises:
+        Refusal: nothing is left: the vector lies in the span (k >= d always does that).
+    """
+    whole = vector.astype(float)
+    _, sizes, basis = np.linalg.svd(rows.astype(float), full_matrices=False)
+    basis = basis[sizes > 1e-10 * max(sizes.max(initial=0.0), 1e-300)]
+    rest = whole - basis.T @ (basis @ whole)
+    kept = float(np.linalg.norm(rest) / np.linalg.norm(whole))
+    if not kept > 1e-6:
+        raise Refusal(
+            f"nothing of the vector is left outside the span of {len(rows)} rows: along those "
+            f"tokens it is a logit bias and nothing else."
+        )
+    return Complement((rest / np.linalg.norm(rest)).astype(vector.dtype), kept)
