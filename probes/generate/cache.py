@@ -9,8 +9,9 @@ DynamicCache does it, copies the whole cache at every step.)
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
@@ -105,7 +106,7 @@ class RowCache(Cache):
 
 
 def causal_mask(
-    start: Float[Tensor, " rows"] | Any, width: int, window: int | None, like: Tensor
+    start: Int[np.ndarray, " rows"], width: int, window: int | None, like: Tensor
 ) -> Float[Tensor, "rows 1 width width"]:
     """What each column may attend to in a pass without a past, as numbers to add to the scores.
 
@@ -118,7 +119,7 @@ def causal_mask(
     column = torch.arange(width, device=like.device)
     back = column[:, None] - column
     seen = back >= 0 if window is None else (back >= 0) & (back < window)
-    first = -torch.as_tensor(start).to(like.device).clamp(max=0)
+    first = torch.from_numpy(-start.clip(max=0)).to(like.device)
     allowed = seen & (column >= first[:, None, None])
     lowest = torch.finfo(like.dtype).min  # -inf would make a padded row, all masked, NaN
     mask = torch.zeros(allowed.shape, dtype=like.dtype, device=like.device)

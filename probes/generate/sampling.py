@@ -44,8 +44,9 @@ def distribution(
     mass = ordered.double().exp()
     before = mass.cumsum(-1) - mass
     dropped = torch.empty_like(before, dtype=torch.bool)
-    # 1e-9: a mass that reaches p exactly on paper is a rounding below it here.
-    dropped.scatter_(-1, order, before >= decoding.top_p - 1e-9)
+    # 1e-6: a mass that reaches p exactly on paper may be a rounding of float32 below it here.
+    beyond = (before >= decoding.top_p - 1e-6) & (before > 0)  # the likeliest always stays
+    dropped.scatter_(-1, order, beyond)
     return torch.log_softmax(logprobs.masked_fill(dropped, float("-inf")), dim=-1)
 
 

@@ -38,9 +38,9 @@ class Request:
 class Decoding:
     """How a token is chosen from the logits."""
 
-    temperature: float = 1.0
+    temperature: float | int = 1.0
     """0 is greedy."""
-    top_p: float = 1.0
+    top_p: float | int = 1.0
     """Only the smallest set of likeliest tokens with at least this mass is sampled from."""
     stop: tuple[int, ...] = ()
     """Tokens that end an answer; they are part of it."""

@@ -21,10 +21,12 @@ def bridge(model: Model) -> Any:
 
     tensors = [*model.net.parameters(), *model.net.buffers()]
     shared = copy.deepcopy(model.net, {id(t): t for t in tensors})
+    # The bridge chooses its adapter by this name, which a model made from a config lacks.
+    shared.config.architectures = [type(model.net).__name__]
     return TransformerBridge.boot_transformers(
         model.name,
         hf_model=shared,
-        tokenizer=model.tokenizer,
+        tokenizer=copy.deepcopy(model.tokenizer),  # it is given a beginning-of-text token
         device=model.device,
         dtype=model.dtype,
     )
