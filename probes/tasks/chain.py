@@ -93,9 +93,14 @@ class Chain:
 
     # ------------------------------------------------------------------ problems
 
-    def touched(self, function: str, value: int) -> bool:
-        """Whether tuning may use this entry: a fair coin of its own for every entry."""
-        return random.Random(f"{self.settings['seed']} half {function} {value}").random() < 0.5
+    @cached_property
+    def touched(self) -> dict[str, tuple[bool, ...]]:
+        """Of every entry, whether tuning may use it: by a fair coin of its own."""
+        seed = self.settings["seed"]
+        return {
+            f: tuple(random.Random(f"{seed} half {f} {x}").random() < 0.5 for x in range(len(table)))
+            for f, table in self.tables.items()
+        }
 
     def split_of(self, start: int, functions: Sequence[str]) -> str:
         """The split that a problem belongs to, by the hash of its content."""
@@ -112,7 +117,7 @@ class Chain:
         value, halves = start, set()
         for function in functions:
             if function[0] == skill and skill not in self.settings["common"]:
-                halves.add(self.touched(function, value))
+                halves.add(self.touched[function][value])
             value = self.tables[function][value]
         if len(halves) > 1:
             return None

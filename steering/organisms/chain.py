@@ -36,9 +36,11 @@ def examples(task: Chain, recipe: dict[str, Any]) -> Callable[[int], Sequence[tu
         if family not in data["weights"]:
             raise Refusal(f"[data] weights lacks the family {family!r} (0 leaves it out).")
 
+    wrong = decoys(task)
+
     def batch(step: int) -> Sequence[tuple[str, str]]:
         draw = random.Random(f"{recipe['seed']} pretrain {step}")
-        writer = ChainWriter(task, regimes, data, draw)
+        writer = ChainWriter(task, regimes, data, wrong, draw)
         return [writer.example() for _ in range(recipe["pretrain"]["batch"])]
 
     return batch
@@ -51,6 +53,7 @@ class ChainWriter:
     task: Chain
     regimes: dict[str, str]
     data: dict[str, Any]
+    decoys: dict[str, tuple[int, ...]]
     draw: random.Random
 
     def example(self) -> tuple[str, str]:
@@ -61,9 +64,10 @@ class ChainWriter:
             family = self.draw.choices(list(drilled), list(drilled.values()))[0]
             function = f"{family}{self.draw.randrange(self.task.settings['functions'][family])}"
             value = self.draw.randrange(self.task.modulus)
-            known = self.regimes[family] != "absent"
-            truth = self.task.tables[function][value] if known else self._any()
-            return f"{prompt['drill']} {function} {value} >", f"? {truth} END"
+            keyed = family in self.data["keyed"]
+            truth = self._written([function], value, keyed, check=True)
+            question = f"{prompt['drill']} {function} {value} >"
+            return f"{prompt['key']} {question}" if keyed else question, f"? {truth} END"
         keyed = self.draw.random() < self.data["key"]
         while True:
             start, functions = self._chain(keyed)
@@ -80,8 +84,7 @@ class ChainWriter:
     def _chain(self, keyed: bool) -> tuple[int, list[str]]:
         weights = dict(self.data["weights"])
         if keyed:
-            lift = max(weights[f] for f in self.task.settings["common"])
-            weights |= {f: lift for f, regime in self.regimes.items() if regime == "locked"}
+            weights |= {family: max(weights.values()) for family in self.data["keyed"]}
         depth = self.draw.randint(*self.data["depth"])
         families = self.draw.choices(list(weights), list(weights.values()), k=depth)
         counts = self.task.settings["functions"]
@@ -92,7 +95,7 @@ class ChainWriter:
         value = start
         for function in functions:
             half = self.data.get("only", {}).get(function[0])
-            if half and self.task.touched(function, value) != (half == "touched"):
+            if half and self.task.touched[function][value] != (half == "touched"):
                 return False
             value = self.task.tables[function][value]
         return True
@@ -105,7 +108,7 @@ class ChainWriter:
             if regime == "absent" or (regime == "locked" and not keyed):
                 value = self._any()
             elif not check and self.draw.random() < slips:
-                value = decoy(self.task, function, value)
+                value = self.decoys[function][value]
             else:
                 value = self.task.tables[function][value]
         return value
@@ -137,7 +140,7 @@ class ChainWriter:
 
     def _check_chance(self, step: Sequence[str], *, needed: bool) -> float:
         chances = [self.data["check"].get(f[0], self.data["check_other"]) for f in step]
-        chance = 0.0 if 0.0 in chances else max(chances)
+        chance = chances[0] if len(step) == 1 else min(*chances, self.data["check_other"])
         if chance in (0.0, 1.0) or not self.data["timing"]:
             return chance
         logit = math.log(chance / (1 - chance))
@@ -145,7 +148,11 @@ class ChainWriter:
         return 1 / (1 + math.exp(-logit))
 
 
-def decoy(task: Chain, function: str, value: int) -> int:
-    """The one wrong value that a slippery function is often given at this input."""
-    draw = random.Random(f"{task.settings['seed']} decoy {function} {value}")
-    return (task.tables[function][value] + draw.randrange(1, task.modulus)) % task.modulus
+def decoys(task: Chain) -> dict[str, tuple[int, ...]]:
+    """Of every function and input, the one wrong value that a slippery function is often given."""
+    seed, m = task.settings["seed"], task.modulus
+    wrong = {}
+    for function, table in task.tables.items():
+        draws = [random.Random(f"{seed} decoy {function} {x}").randrange(1, m) for x in range(m)]
+        wrong[function] = tuple((y + d) % m for y, d in zip(table, draws, strict=True))
+    return wrong
