@@ -1,0 +1,15 @@
+"""Change what a reasoning model does: its activations, its tokens, its weights.
+
+`steering` imports `probes` and is never imported by it: base, steered, routed and trained models
+all face the same instruments. From the first module to the last, each importing those before it::
+
+    objectives                advantages and losses as functions of tensors
+    interventions, controls   edits of the residual stream; the null of each
+    evaluate                  one setting judged: a writer, a task, its verdicts
+    routing, decoding         tokens chosen by two models; by temperature and by vote
+    training                  the loops: pretrain, rlvr
+    organisms                 recipes: what is pretrained, what is rewarded, what is true
+    elicitation               what a stated budget of supervision brings out
+    verdict                   stages, rules and page of the main job
+    cli                       the command line
+"""
