@@ -331,6 +331,22 @@ def test_the_gradient_of_a_vector_is_the_slope_of_the_loss(tokenizer, op):
     assert float(slope @ along) == pytest.approx(float(difference), rel=1e-5)
 
 
+def test_a_vector_that_learns_is_read_anew_at_each_seating(model, x):
+    """A bank that was kept would hold last step's vector, and a graph that is gone."""
+    vector = unit().requires_grad_()
+    steer = Steer(model, {"s": [add(2.0)], "t": [replace(add(2.0), vector=vector)]})
+    seats = [Request("p", i, (2, 3, 4, 5), 1, "t") for i in range(3)]
+    now = Pass(tuple(seats), np.zeros(3, dtype=np.int64), 4)
+    for _ in range(2):
+        steer.seat(range(3), seats, 3)
+        out = steer.at(POST, x, now)
+        torch.testing.assert_close(out, x + 2 * vector)
+        (slope,) = torch.autograd.grad(out.sum(), vector)
+        torch.testing.assert_close(slope, torch.full((32,), 24.0))
+        with torch.no_grad():
+            vector += 1.0
+
+
 def test_two_steppers_on_one_model_do_not_meet_each_others_edits(model):
     asked = [Request(f"p{i}", 0, p, 4, "s") for i, p in enumerate(PROMPTS)]
 
