@@ -1,0 +1,91 @@
+"""The command line: parse, call, print.
+
+    whenhow verdict                                   # the main job, on the models that ship
+    whenhow verdict --base DIR --tuned DIR --json
+    whenhow train base --recipe chain-base --seed 1 --out runs/base
+    whenhow train rl --recipe chain-rl --base runs/base --out runs/rl
+    whenhow sample --model runs/rl --out runs/rl.parquet
+
+A verb is a frozen dataclass: fields are flags, the docstrings below them the help. Standard output
+is the path of the result (or JSON), so verbs chain in a shell; progress and tables go to standard
+error. Status 2 is a request that we refuse, 1 a run that failed, 130 an interrupt.
+
+This package imports tyro and what is as light; a verb imports what it needs when it runs, so
+`whenhow --help` loads no torch.
+"""
+
+import errno
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import tyro
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixes, subcommand
+
+from probes.records import Refusal
+from probes.verify import GraderFailure
+from steering.cli.sample import Sample
+from steering.cli.train import TrainBase, TrainRl
+from steering.cli.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class Train:
+    """Make a model organism from its recipe."""
+
+    verb: (
+        Annotated[TrainBase, subcommand("base", prefix_name=False)]
+        | Annotated[TrainRl, subcommand("rl", prefix_name=False)]
+    )
+
+
+VERBS: Any = (
+    Annotated[Verdict, subcommand("verdict")]
+    | Annotated[Train, subcommand("train")]
+    | Annotated[Sample, subcommand("sample")]
+)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command and leave the process with its status."""
+    verb = tyro.cli(
+        VERBS,
+        prog="whenhow",
+        description="Did RL create a model's reasoning, or does it deploy what the base had?",
+        args=args,
+        config=(OmitArgPrefixes, OmitSubcommandPrefixes, FlagCreatePairsOff),
+    )
+    sys.exit(status(verb.verb if isinstance(verb, Train) else verb))
+
+
+def status(verb: Verdict | TrainBase | TrainRl | Sample) -> int:
+    """Run a verb, print its result, and say in one line what went wrong, if anything did."""
+    try:
+        print(verb.run())
+    except KeyboardInterrupt:
+        return _say(f"interrupted; {verb.resume}", 130)
+    except Refusal as refusal:
+        return _say(str(refusal), 2)
+    except (FloatingPointError, GraderFailure) as error:
+        return _say(str(error), 1)
+    except Exception as error:  # whatever else went wrong is a bug, and its traceback is wanted
+        if not _disk_is_full(error):
+            raise
+        return _say(
+            f"the disk is full; nothing was left half-written under {verb.out}. Free some space; "
+            f"{verb.resume}",
+            1,
+        )
+    return 0
+
+
+def _disk_is_full(error: BaseException) -> bool:
+    """Whether it is that, from the system, from a library's words for it, or from a worker."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "errno", None) in full or "No space left on device" in str(error)
+
+
+def _say(message: str, code: int) -> int:
+    print(f"whenhow: {message}", file=sys.stderr)
+    return code

@@ -1,0 +1,74 @@
+"""`whenhow sample`: a model's answers to a task, judged and kept.
+
+With the verdict's own settings the file is a record that the verdict reads instead of sampling
+anew, when it lies in ``rollouts/`` beside the tuned model.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Sample a model's answers to a task, judge them, and keep them as Parquet."""
+
+    model: str
+    """Model folder, or a Hugging Face name."""
+    out: Path
+    """The Parquet file: a row an answer, with its verdict and its problem."""
+    task: str = "chain"
+    """A task that ships, or the path of a TOML file of your own."""
+    split: str = "test"
+    """Which problems: of "tune", "select" or "test"."""
+    problems: int = 30
+    """Problems of each skill and part."""
+    samples: int = 32
+    """Answers to each: the largest k that pass@k can be reported for."""
+    first_sample: int = 0
+    """Index of the first answer; disjoint ranges are independent."""
+    temperature: float = 1.0
+    """0 is greedy."""
+    top_p: float = 1.0
+    """Sample from the likeliest tokens of this mass."""
+    seed: int = 0
+    """With problem and index it fixes the random numbers of an answer."""
+
+    resume = "the same command samples anew: a file of answers is whole or absent."
+
+    def run(self) -> str:
+        """Sample; the path of the file."""
+        from dataclasses import replace
+
+        from probes.generate import Decoding
+        from probes.records import content_hash
+        from steering.cli.progress import bar
+        from steering.evaluate import evaluate, save_judged
+        from steering.verdict.context import Context
+        from steering.verdict.settings import VerdictSettings
+        from steering.verdict.stages import rollouts
+
+        settings = VerdictSettings(self.model, self.model, self.task, self.out, seed=self.seed)
+        settings = replace(settings, problems=self.problems, samples=self.samples)
+        context = Context(settings)
+        asked = context.problems(self.split, self.problems)
+        with bar("answers", len(asked) * self.samples) as advance:
+            judged = evaluate(
+                context.model("base"),
+                context.task,
+                asked,
+                samples=self.samples,
+                decoding=Decoding(self.temperature, self.top_p),
+                seed=self.seed,
+                first_sample=self.first_sample,
+                batch=rollouts.BATCH,
+                progress=advance,
+            )
+        about = rollouts.identity(context, "base")
+        about |= {"problems": content_hash([p.id for p in asked]), "first": self.first_sample}
+        about |= {"temperature": self.temperature}
+        if self.top_p < 1:
+            about |= {"top_p": self.top_p}
+        identity = content_hash(about)
+        del about["version"]  # the table has its own key of this name
+        save_judged(self.out, judged, model=self.model, identity=identity, **about)
+        return str(self.out)
