@@ -121,7 +121,7 @@ def test_the_loss_is_that_of_the_completion_alone_and_padding_changes_nothing():
         logprobs = logits.log_softmax(-1)[0]
         at = range(len(prompt) - 1, len(prompt) + len(completion) - 1)
         by_hand -= sum(logprobs[i, t].item() for i, t in zip(at, completion, strict=True))
-    found = sum(float(completion_loss(model.net, c.ids, c.learned)) for c in chunks(pairs, 5))
+    found = sum(completion_loss(model.net, c.ids, c.learned).item() for c in chunks(pairs, 5))
     assert found == pytest.approx(by_hand, rel=1e-6)
 
 
@@ -412,11 +412,10 @@ def test_a_sampler_that_disagrees_with_the_trainer_stops_the_run():
 
 def test_sampling_at_another_temperature_is_learned_from_at_that_temperature():
     model, task = new_model(), OneWord()
-    for weight in model.net.parameters():
-        weight.data *= 4  # far from uniform, so that temperatures tell
+    model.net.lm_head.weight.data *= 8  # far from uniform, so that temperatures tell
     settings = replace(PRACTISE, temperature=0.5)
-    _, curve = rlvr(model, task, task.problems("tune", 5), right, settings, progress=False)
-    assert all(row.mismatch < 1e-3 for row in curve)
+    _, curve = rlvr(model, task, task.problems("tune", 5), even, settings, progress=False)
+    assert 0 < max(row.mismatch for row in curve) < 1e-3  # 0 would be: nothing was learned
 
 
 def test_problems_take_turns_and_no_two_answers_share_random_numbers():
