@@ -17,7 +17,8 @@ from probes.records import Grade, Refusal
 from probes.verify import Graded
 
 RIGHT, LUCKY = Graded(Grade.RIGHT, True), Graded(Grade.RIGHT, False)
-WRONG, UNPARSED = Graded(Grade.WRONG, False), Graded(Grade.UNPARSED, False)
+# A flawless trace to a wrong answer: the checker and the grader are not of one mind.
+WRONG, UNPARSED = Graded(Grade.WRONG, True), Graded(Grade.UNPARSED, False)
 ERROR = Graded(Grade.ERROR, False, "broke")
 
 
