@@ -15,6 +15,7 @@ This package imports tyro and what is as light; a verb imports what it needs whe
 """
 
 import errno
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,6 +57,9 @@ def main(args: Sequence[str] | None = None) -> None:
         args=args,
         config=(OmitArgPrefixes, OmitSubcommandPrefixes, FlagCreatePairsOff),
     )
+    os.environ.setdefault(
+        "HF_HUB_DISABLE_PROGRESS_BARS", "1"
+    )  # a bar for each file read or written
     sys.exit(status(verb.verb if isinstance(verb, Train) else verb))
 
 

@@ -1,6 +1,8 @@
 """`whenhow verdict`: the main job."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import arg
@@ -22,3 +24,34 @@ class Verdict:
     settings: Annotated[VerdictSettings, arg(name="")] = SHIPPED
     json: bool = False
     """Print the verdict as JSON, in place of the path of its folder."""
+
+    resume = "the same command goes on with the first stage that was not finished."
+
+    @property
+    def out(self) -> Path:
+        """Where the results are."""
+        return self.settings.out
+
+    def run(self) -> str:
+        """Measure, conclude, show; the path of the folder, or the JSON."""
+        from rich.console import Console
+
+        from steering.verdict import render, verdict
+
+        found = verdict(with_rollouts(self.settings))
+        console = Console(stderr=True)
+        console.print(render(found))
+        if not self.json:
+            return str(self.out)
+        return (self.out / "verdict.json").read_text().rstrip()
+
+
+def with_rollouts(settings: VerdictSettings) -> VerdictSettings:
+    """The settings with the number of answers that tuning sampled, where its folder tells it."""
+    given = settings.tuning_rollouts != SHIPPED.tuning_rollouts
+    try:
+        about = json.loads((Path(settings.tuned) / "training.json").read_text())
+        count = int(about["tuning_rollouts"])
+    except (OSError, ValueError, KeyError):
+        return settings
+    return settings if given or count < 1 else replace(settings, tuning_rollouts=count)

@@ -135,9 +135,7 @@ def model_size(recipe: Mapping[str, Any]) -> dict[str, int]:
     return given
 
 
-def rl_parts(
-    recipe: Mapping[str, Any], task: Task
-) -> tuple[RlvrSettings, str, list[Problem]]:
+def rl_parts(recipe: Mapping[str, Any], task: Task) -> tuple[RlvrSettings, str, list[Problem]]:
     """The table [rl] of a recipe: settings, name of the reward, and the problems to practise on.
 
     `clip` is how far a token's probability ratio may leave 1, to either side; `low` and `high`
@@ -225,6 +223,8 @@ def keep(
     save(net, tokenizer, fresh)
     write_table(fresh / "curve.parquet", curve, kind)
     write_json(fresh / "training.json", {**described, "recipe": dict(recipe), **provenance()})
+    for file in fresh.iterdir():
+        file.chmod(0o644)  # safetensors' files can be read by their owner only
     if out.is_dir():
         out.rmdir()  # it was empty
     os.replace(fresh, out)
