@@ -8,7 +8,7 @@ from probes.records import Grade, Refusal, Rollout
 from probes.tasks import load_task
 from probes.verify import Graded
 from steering.evaluate import Judged, evaluate, groups, judge_all, load_judged, save_judged
-from steering.interventions import Intervention, Steer, Steered, Window
+from steering.interventions import Intervention, Steer, Steered
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +57,7 @@ def test_samples_begin_where_they_are_told_to(model, task, problems, judged):
 
 
 def test_several_settings_in_one_batch_are_each_alone(model, task, problems, judged):
-    vector = torch.ones(32)
-    push = Intervention("add", "blocks.0.hook_resid_pre", vector, 3.0, Window())
+    push = Intervention("add", "blocks.0.hook_resid_pre", torch.ones(32), 3.0)
     steer = Steer(model, {"push": [push]})
     both = evaluate(Steered(steer), task, problems, samples=2, seed=5, settings=(None, "push"))
     assert steer.check()["push"] > 0
