@@ -212,13 +212,19 @@ TRACES = {
     "negative on the way": ("ans 9 - ( 4 - 7 ) .", WRONG, False, "rule"),
     "last answer counts": (f"{ANS} {ANS[:-9]}* 9 .", UNPARSED, False, "format"),
     "gold quoted first": (f"{ANS} ans ( 4 + 7 ) + 9 .", WRONG, False, "format"),
-    "right answer taken back": (f"ans ( 4 * 7 ) - 9 ? 19 back {LOOK}", UNPARSED, False, "valid valid"),
+    "right answer taken back": (
+        f"ans ( 4 * 7 ) - 9 ? 19 back {LOOK}",
+        *(UNPARSED, False, "valid valid"),
+    ),
     "words after the stop": (f"{ANS} go {ANS}", RIGHT, False, "valid format"),
     "no parentheses": ("ans 4 * 7 - 9 .", UNPARSED, False, "format"),
     "no stop": ("ans ( 4 * 7 ) - 9", RIGHT, False, "format"),
     "cut off": ("try 7 * 4 = 28 left 9", UNPARSED, False, "format"),
     "no look": (f"try 7 * 4 = 28 go {ANS}", RIGHT, False, "format valid"),
-    "format is never taken back": (f"try 7 * 4 left ; back {LOOK} go {ANS}", RIGHT, False, "format rule valid"),
+    "format is never taken back": (
+        f"try 7 * 4 left ; back {LOOK} go {ANS}",
+        *(RIGHT, False, "format rule valid"),
+    ),
     "empty": ("", UNPARSED, False, ""),
 }  # fmt: skip
 
@@ -278,7 +284,10 @@ def test_spans_name_what_the_words_do(task, problem):
 
 
 def test_decisions_are_where_the_grammar_is_open(task, problem):
-    response = f"try 9 + 4 = 13 left 7 13 to 19 ; back {LOOK} go ans ( 4 + 7 ) + 9 ? 20 back {LOOK} go {ANS}"
+    response = (
+        f"try 9 + 4 = 13 left 7 13 to 19 ; back {LOOK} "
+        f"go ans ( 4 + 7 ) + 9 ? 20 back {LOOK} go {ANS}"
+    )
     found = [(d.position, d.kind, d.choice) for d in decisions(task, problem, response)]
     assert found == [
         (0, "search", "yes"),

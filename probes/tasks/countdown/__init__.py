@@ -174,8 +174,8 @@ class Countdown:
                 barren = 0
                 yield self.problem(*drawn)
         raise Refusal(
-            f"the {split} split seems to hold no more than {len(seen)} problems of {count} numbers: "
-            f"widen smallest..largest, or ask for fewer."
+            f"the {split} split seems to hold no more than {len(seen)} problems of {count} "
+            f"numbers: widen smallest..largest, or ask for fewer."
         )
 
     # ------------------------------------------------------------------ responses
