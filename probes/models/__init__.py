@@ -3,13 +3,16 @@
 Layer i is the output of block i, 0-based; -1 is the last. Everything about a model that another
 module may need to know is here; how it decodes is in `probes.generate`.
 
-    blocks      the sites of the residual stream, one line an architecture
+    sites       the sites of the residual stream, one line an architecture
     loading     Model, from a folder or the hub; refusals; text to tokens and back
     making      a word-level tokenizer, a random Llama, and saving
     lens        the same weights as a TransformerBridge
 """
 
-from probes.models.blocks import (
+from probes.models.lens import bridge
+from probes.models.loading import Model, check_pair, decode, encode, load
+from probes.models.making import new_llama, new_tokenizer, save
+from probes.models.sites import (
     ARCHITECTURES,
     Architecture,
     architecture,
@@ -17,9 +20,6 @@ from probes.models.blocks import (
     layer_index,
     submodule,
 )
-from probes.models.lens import bridge
-from probes.models.loading import Model, check_pair, decode, encode, load
-from probes.models.making import new_llama, new_tokenizer, save
 
 __all__ = [
     "ARCHITECTURES",

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from probes.models.blocks import ARCHITECTURES, architecture, blocks
+from probes.models.sites import ARCHITECTURES, architecture, blocks
 from probes.records import Refusal, file_hash
 
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
@@ -89,7 +89,7 @@ def load(
     if name not in ARCHITECTURES:
         raise Refusal(
             f"{source} is {name}, which is not a known architecture; known are "
-            f"{', '.join(ARCHITECTURES)} (a line each in probes.models.blocks)."
+            f"{', '.join(ARCHITECTURES)} (a line each in probes.models.sites)."
         )
     try:
         net, report = AutoModelForCausalLM.from_pretrained(

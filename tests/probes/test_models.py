@@ -208,7 +208,7 @@ def test_an_unknown_architecture_is_refused_with_what_is_missing(folder):
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(Refusal, match="MambaForCausalLM, which is not a known architecture"):
         load(folder)
-    with pytest.raises(Refusal, match=r"Linear is not a known.*a line in probes.models.blocks"):
+    with pytest.raises(Refusal, match=r"Linear is not a known.*a line in probes.models.sites"):
         submodule(torch.nn.Linear(1, 1), 0, "hook_resid_post")
 
 

@@ -62,7 +62,7 @@ def architecture(net: nn.Module) -> Architecture:
     if name not in ARCHITECTURES:
         raise Refusal(
             f"{name} is not a known architecture; known are {', '.join(ARCHITECTURES)}. What is "
-            f"missing is a line in probes.models.blocks.ARCHITECTURES: the path of its blocks, and "
+            f"missing is a line in probes.models.sites.ARCHITECTURES: the path of its blocks, and "
             f"the submodules whose outputs attention and MLP add to the residual."
         )
     return ARCHITECTURES[name]
