@@ -1,0 +1,110 @@
+"""What every stage works with: the pair, the task, the problems, and the files of the run."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from probes.models import Model, check_pair, load
+from probes.records import Problem, content_hash, unique
+from probes.tasks import Task, load_task
+from steering.evaluate import Judged, load_judged
+from steering.verdict.settings import VerdictSettings
+
+MODELS = ("base", "tuned")
+
+
+@dataclass(frozen=True)
+class Context:
+    """One run of the verdict in one process; everything is loaded when it is first needed."""
+
+    settings: VerdictSettings
+
+    @cached_property
+    def task(self) -> Task:
+        """The task of the problems."""
+        return load_task(self.settings.task)
+
+    @cached_property
+    def pair(self) -> tuple[Model, Model]:
+        """Base and tuned, checked to be comparable."""
+        base, tuned = load(self.settings.base), load(self.settings.tuned)
+        check_pair(base, tuned)
+        return base, tuned
+
+    @cached_property
+    def twin(self) -> Model | None:
+        """The twin of the base, if one was given."""
+        if not self.settings.twin:
+            return None
+        twin = load(self.settings.twin)
+        check_pair(self.pair[0], twin)
+        return twin
+
+    def model(self, which: str) -> Model:
+        """The base or the tuned model, by these names."""
+        return self.pair[MODELS.index(which)]
+
+    @property
+    def same(self) -> bool:
+        """Whether the two models are one: then they are sampled at disjoint indices."""
+        return self.pair[0].digest == self.pair[1].digest
+
+    @cached_property
+    def cells(self) -> list[tuple[str | None, str | None]]:
+        """Skill and half of its entries; halves are found by looking at problems."""
+        found = []
+        for skill in self.task.skills or (None,):
+            parts = unique(p.part for p in self.task.problems("test", 24, skill=skill))
+            found += [(skill, part) for part in sorted(parts)]
+        return found
+
+    def problems(self, split: str, count: int) -> list[Problem]:
+        """So many problems of each cell."""
+        return [
+            problem
+            for skill, part in self.cells
+            for problem in self.task.problems(split, count, skill=skill, part=part)
+        ]
+
+    @cached_property
+    def test(self) -> list[Problem]:
+        """What everything is reported on."""
+        return self.problems("test", self.settings.problems)
+
+    @cached_property
+    def select(self) -> list[Problem]:
+        """What everything is fitted and chosen on."""
+        return self.problems("select", self.settings.select_problems)
+
+    def file(self, name: str) -> Path:
+        """A file of the run."""
+        return self.settings.out / name
+
+    def rollouts(self, which: str) -> Judged:
+        """The judged answers of a model to the test problems, of the first stage."""
+        return load_judged(self.file(f"rollouts-{which}.parquet"))[0]
+
+    def selected(self, which: str) -> Judged:
+        """The judged answers of a model to the select problems, of the directions stage."""
+        return load_judged(self.file(f"rollouts-select-{which}.parquet"))[0]
+
+    def identity(self, stage: str, names: tuple[str, ...]) -> str:
+        """Hash of what determines a stage's result: see `running.Stage`."""
+        digests = [m.digest for m in self.pair] + ([self.twin.digest] if self.twin else [])
+        values = {name: getattr(self.settings, name) for name in names}
+        return content_hash([RESULT_VERSION, stage, digests, self.task.settings, values])
+
+    def first_sample(self, which: str) -> int:
+        """Index of a model's first sample; disjoint only where a model meets itself."""
+        return 10_000 if which == "tuned" and self.same else 0
+
+
+RESULT_VERSION = 1
+"""Raised whenever a stage's result changes for the same settings."""
+
+
+def one_thread() -> None:
+    """One thread a process: two would fight for the cores that the other worker uses."""
+    torch.set_num_threads(1)

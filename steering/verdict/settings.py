@@ -1,0 +1,74 @@
+"""What a verdict is asked for, in one record; it imports no torch."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from probes.records import Refusal
+from steering.verdict.rules import Thresholds
+
+
+@dataclass(frozen=True)
+class VerdictSettings:
+    """Which pair, on which task, from how much evidence."""
+
+    base: str
+    """Folder or name of the model before tuning."""
+    tuned: str
+    """Folder or name of the model after tuning."""
+    task: str = "chain"
+    """A shipped task's name, or the path of a task's TOML file."""
+    out: Path = Path("runs/verdict")
+    """Folder of the tables, figures and the verdict; a run that was stopped goes on from there."""
+    twin: str = ""
+    """A copy of the base pretrained without the special skills, as another baseline of the AUC."""
+    fresh: bool = False
+    """Sample anew, even where recorded rollouts of this pair lie beside the tuned model."""
+    seed: int = 0
+    """Everything random follows from it."""
+    problems: int = 30
+    """Test problems for each skill and half of its entries."""
+    samples: int = 32
+    """Answers to each of them: the largest k of pass@k."""
+    select_problems: int = 10
+    """Problems of the select split, likewise; directions and all choices are made on them."""
+    select_samples: int = 6
+    """Answers to each of these."""
+    crossed_samples: int = 4
+    """Answers to each test problem in each arm of crossed, greedy or steered decoding."""
+    strengths: tuple[float, ...] = (-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0)
+    """Of steering, in multiples of the mean residual norm at the site."""
+    tuning_rollouts: int = 38_400
+    """How many answers tuning sampled: what is rarer than one in so many it can't have found."""
+    margin: float = 0.05
+    """The change of a rate below which two rates count as equal."""
+    elicitation_updates: int = 60
+    """The elicitation budget: supervised updates on valid traces of touched entries."""
+    elicitation_batch: int = 32
+    """Traces in each of these updates."""
+    skip: tuple[str, ...] = ()
+    """Stages to leave out; what rests on them is then reported as silent."""
+    workers: int = 2
+    """Processes; 0 does everything in this one."""
+
+    def __post_init__(self) -> None:
+        """Refuse what can never work, before any work is done."""
+        counts = ("problems", "samples", "select_problems", "select_samples", "crossed_samples")
+        if small := [name for name in counts if getattr(self, name) < 1]:
+            raise Refusal(f"{small[0]} is {getattr(self, small[0])}; it must be at least 1.")
+        if self.problems < 2 or self.tuning_rollouts < 1 or not 0 < self.margin < 1:
+            raise Refusal(
+                f"problems {self.problems} (at least 2: intervals resample problems), "
+                f"tuning_rollouts {self.tuning_rollouts} (at least 1), margin {self.margin} "
+                f"(between 0 and 1)."
+            )
+        if 0.0 not in self.strengths or not all(map(math.isfinite, self.strengths)):
+            raise Refusal(
+                f"strengths {' '.join(map(str, self.strengths))}: they must be finite and contain "
+                f"0, or there is nothing to compare a steered rate with."
+            )
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """What the rules need to know."""
+        return Thresholds(self.tuning_rollouts, self.margin)

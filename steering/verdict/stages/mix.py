@@ -1,0 +1,105 @@
+"""Which option is taken at each decision, before and after; and the gain split by strategy mix."""
+
+from collections import defaultdict
+from typing import Any
+
+from probes.records import Measurement, Rollout, write_table
+from probes.strategies import Answer, Marked, agreement, cell, mark, shares, shifts, split
+from probes.tasks import Task
+from steering.evaluate import Judged
+from steering.verdict.context import MODELS, Context
+from steering.verdict.rows import row
+
+CHECKED = 300
+"""Answers of each model on which marks are compared with the spans known to be true."""
+
+
+def run(context: Context, tick: Any) -> list[Measurement]:
+    """Option rates with the paired shift, the Kitagawa terms, the agreement of the marks."""
+    seed, task = context.settings.seed, context.task
+    judged = {which: context.rollouts(which) for which in MODELS}
+    marked = {}
+    for i, which in enumerate(MODELS):
+        marked[which] = mark(task, judged[which].problems, judged[which].rollouts)
+        write_table(context.file(f"decisions-{which}.parquet"), marked[which], Marked)
+        tick(i + 1, 4)
+    rows = [
+        row("option rate", estimate, model=model, kind=shift.kind, setting=shift.choice)
+        for shift in shifts(marked["base"], marked["tuned"], seed=seed)
+        for model, estimate in (
+            ("base", shift.before),
+            ("tuned", shift.after),
+            ("tuned - base", shift.difference),
+        )
+    ]
+    rows += by_skill(context, marked, judged["base"])
+    tick(3, 4)
+    answers = {which: cells(task, judged[which], marked[which]) for which in MODELS}
+    parts = split(answers["base"], answers["tuned"], seed=seed)
+    for name in ("total", "mix", "within", "interaction", "alone"):
+        rows.append(row("kitagawa", getattr(parts, name), setting=name))
+    for which in MODELS:
+        rows.append(agreeing(context, which, judged[which]))
+    tick(4, 4)
+    return rows
+
+
+def by_skill(
+    context: Context, marked: dict[str, list[Marked]], judged: Judged
+) -> list[Measurement]:
+    """How often each strategy is used, by skill."""
+    skill_of = {p.id: p.skill for p in judged.problems}
+    yes = {kind: next(iter(options)) for kind, options in context.task.decision_kinds.items()}
+    rows = []
+    for skill in context.task.skills:
+        for which in MODELS:
+            of_it = [m for m in marked[which] if skill_of[m.problem] == skill]
+            rows += [
+                row(
+                    "option rate",
+                    share.estimate,
+                    model=which,
+                    skill=skill,
+                    kind=share.kind,
+                    setting=share.choice,
+                )
+                for share in shares(of_it, seed=context.settings.seed)
+                if share.choice == yes[share.kind]
+            ]
+    return rows
+
+
+def cells(task: Task, judged: Judged, marked: list[Marked]) -> list[Answer]:
+    """Each answer with the strategies it used and whether it is right by a valid trace."""
+    of_answer: dict[tuple[str, int], list[Marked]] = defaultdict(list)
+    for one in marked:
+        of_answer[one.problem, one.sample].append(one)
+    return [
+        Answer(r.problem, cell(of_answer[r.problem, r.sample], task.decision_kinds), g.sound)
+        for r, g in zip(judged.rollouts, judged.graded, strict=True)
+    ]
+
+
+def agreeing(context: Context, which: str, judged: Judged) -> Measurement:
+    """Kappa of the marks, read word by word, with the spans that the task's parser finds."""
+    by_id = {p.id: p for p in judged.problems}
+    stride = max(1, len(judged.rollouts) // CHECKED)
+    found, true = [], []
+    for rollout in judged.rollouts[::stride]:
+        one, other = labels(context.task, by_id[rollout.problem], rollout)
+        found.append(one)
+        true.append(other)
+    kappa = agreement(found, true, seed=context.settings.seed).kappa
+    return row("agreement of marks", kappa, model=which)
+
+
+def labels(task: Task, problem: Any, rollout: Rollout) -> tuple[list[str], list[str]]:
+    """At each decision: the strategy by its word, and by the span that holds the word."""
+    spans = task.spans(problem, rollout.text)
+    found, true = [], []
+    for one in mark(task, [problem], [rollout]):
+        yes = next(iter(task.decision_kinds[one.kind]))
+        found.append(one.kind if one.choice == yes else "")
+        held = {s.strategy for s in spans if s.start <= one.position < s.stop}
+        true.append(one.kind if one.kind in held else "")
+    return found, true

@@ -1,0 +1,125 @@
+"""Answers of base and tuned to the test problems: recorded ones where they fit, else sampled.
+
+A record is a table of judged answers in ``rollouts/`` beside the tuned model; it fits if it was
+made by these weights, on this task, with these problems, samples, decoding and seed.
+"""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from probes.generate import Decoding
+from probes.models import Model
+from probes.records import Measurement, Refusal, atomic_write, content_hash, read_arrow, unique
+from steering.evaluate import Line, evaluate, load_judged, save_judged
+from steering.verdict.context import MODELS, RESULT_VERSION, Context
+
+BATCH = 256
+"""Rows decoded at a time: the small models are fastest there on one thread."""
+
+Tick = Callable[[int, int], Any]
+
+
+def base(context: Context, tick: Tick) -> list[Measurement]:
+    """The base's answers."""
+    return answers(context, "base", tick)
+
+
+def tuned(context: Context, tick: Tick) -> list[Measurement]:
+    """The tuned model's answers."""
+    return answers(context, "tuned", tick)
+
+
+def answers(context: Context, which: str, tick: Tick) -> list[Measurement]:
+    """Write ``rollouts-*.parquet``; the rows say how many answers there are and where from."""
+    path = context.file(f"rollouts-{which}.parquet")
+    record = None if context.settings.fresh else recorded(context, which)
+    if record is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with record.open("rb") as source, atomic_write(path) as target:
+            shutil.copyfileobj(source, target)
+    else:
+        sample(context, which, path, tick)
+    judged, about = load_judged(path)
+    source = "recorded" if record is not None else "fresh"
+    return [
+        Measurement(
+            "answers",
+            float(len(judged.where(skill=skill, part=part).rollouts)),
+            float("nan"),
+            float("nan"),
+            sum((p.skill, p.part) == (skill, part) for p in judged.problems),
+            model=which,
+            skill=skill,
+            part=part,
+            setting=source,
+            note=f"{about['samples']} answers a problem, seed {about['seed']}",
+        )
+        for skill, part in unique((p.skill, p.part) for p in judged.problems)
+    ]
+
+
+def identity(context: Context, which: str) -> dict[str, Any]:
+    """Everything that determines the answers, as it stands in a record's metadata."""
+    return {
+        "version": RESULT_VERSION,
+        "digest": context.model(which).digest,
+        "task": content_hash(context.task.settings),
+        "problems": content_hash([p.id for p in context.test]),
+        "samples": context.settings.samples,
+        "first": context.first_sample(which),
+        "seed": context.settings.seed,
+        "temperature": 1.0,
+    }
+
+
+def recorded(context: Context, which: str) -> Path | None:
+    """A record that fits, if there is one."""
+    folder = Path(context.settings.tuned) / "rollouts"
+    wanted = content_hash(identity(context, which))
+    for path in sorted(folder.glob("*.parquet")):
+        try:
+            about = read_arrow(path, Line.__name__)[1]
+        except Refusal:
+            continue  # a damaged record is no reason not to sample
+        if about.get("identity") == wanted:
+            return path
+    return None
+
+
+def sample(context: Context, which: str, path: Path, tick: Tick) -> None:
+    """Sample and grade, at temperature 1."""
+    about = identity(context, which)
+    model: Model = context.model(which)
+    total, done = len(context.test) * context.settings.samples, 0
+
+    def progress(count: int) -> None:
+        nonlocal done
+        done += count
+        tick(done, total)
+
+    judged = evaluate(
+        model,
+        context.task,
+        context.test,
+        samples=context.settings.samples,
+        decoding=Decoding(stop=(model.tokenizer.eos_token_id,)),
+        seed=context.settings.seed,
+        first_sample=context.first_sample(which),
+        batch=BATCH,
+        progress=progress,
+    )
+    del about["version"]  # the table has its own key of this name
+    save_judged(path, judged, model=which, identity=content_hash(identity(context, which)), **about)
+
+
+def keep(out: Path, tuned: Path) -> list[Path]:
+    """Make the answers of a finished run the record that later runs read."""
+    kept = []
+    for which in MODELS:
+        target = tuned / "rollouts" / f"{which}.parquet"
+        with (out / f"rollouts-{which}.parquet").open("rb") as source, atomic_write(target) as file:
+            shutil.copyfileobj(source, file)
+        kept.append(target)
+    return kept

@@ -1,0 +1,53 @@
+"""What sharper decoding of the base alone would gain."""
+
+from typing import Any
+
+from probes.intervals import difference, rate
+from probes.records import Measurement
+from steering.decoding import TEMPERATURES, Sharpened, sharpen, sharpening
+from steering.verdict.context import Context
+from steering.verdict.rows import row
+from steering.verdict.stages.rollouts import BATCH
+
+
+def run(context: Context, tick: Any) -> list[Measurement]:
+    """Valid and right answers of every decoding, by skill and half, and over all."""
+    settings = context.settings
+    select = len(context.select) * 2 * len(TEMPERATURES)
+    total, done = select + len(context.test) * (2 * settings.crossed_samples + 1), 0
+
+    def progress(count: int) -> None:
+        nonlocal done
+        done += count
+        tick(done, total)
+
+    answers = sharpen(
+        *context.pair,
+        context.task,
+        context.select,
+        context.test,
+        samples=settings.crossed_samples,
+        plain=(context.rollouts("base"), context.rollouts("tuned")),
+        select_samples=2,
+        seed=settings.seed,
+        batch=BATCH,
+        progress=progress,
+    )
+    return sharpening(answers, seed=settings.seed) + pooled(answers, settings.seed)
+
+
+def pooled(answers: Sharpened, seed: int) -> list[Measurement]:
+    """Valid answers over all skills under each decoding, and the tuned model's lead: skill ""."""
+    arms = {
+        ("base", "greedy"): answers.greedy,
+        ("base", "best temperature"): answers.best,
+        ("tuned", "matched entropy"): answers.matched,
+    }
+    rows = []
+    tuned = answers.tuned.rates("valid")
+    for (model, setting), judged in arms.items():
+        values = judged.rates("valid")
+        lead = difference(tuned, values, seed=seed)
+        rows.append(row("sharpened valid", rate(values, seed=seed), model=model, setting=setting))
+        rows.append(row("sharpened valid", lead, model=f"tuned - {model}", setting=setting))
+    return rows
