@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -66,14 +67,14 @@ class Problem:
     spec: str
     """JSON of what the trace checker needs; its keys belong to the family."""
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Sixteen hex digits of the content's hash."""
         return content_hash(asdict(self))[:16]
 
-    @property
+    @cached_property
     def parameters(self) -> dict[str, Any]:
-        """`spec`, parsed."""
+        """`spec`, parsed; to be read only."""
         return json.loads(self.spec)
 
 
