@@ -261,16 +261,19 @@ def to_arrow(rows: Sequence[Any], kind: type, about: Mapping[str, Any]) -> Any:
     """The Arrow table of dataclass instances, with its schema version in the metadata."""
     import pyarrow as pa
 
-    columns = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
-    columns |= {"tuple[int, ...]": pa.list_(pa.int32()), "tuple[float, ...]": pa.list_(pa.float32())}
-    columns |= {"Grade": pa.string(), "float | None": pa.float64(), "str | None": pa.string()}
-    named = [
-        (f.name, columns[f.type.__name__ if isinstance(f.type, type) else str(f.type)])
-        if not str(f.type).startswith("tuple")
-        else (f.name, columns[str(f.type)])
-        for f in fields(kind)
-    ]
+    columns = {
+        str: pa.string(),
+        Grade: pa.string(),
+        int: pa.int64(),
+        float: pa.float64(),
+        bool: pa.bool_(),
+        tuple[int, ...]: pa.list_(pa.int32()),
+        tuple[float, ...]: pa.list_(pa.float32()),
+        str | None: pa.string(),
+        float | None: pa.float64(),
+    }
     metadata = {"whenhow": json.dumps({"version": SCHEMA_VERSION, "kind": kind.__name__, **about})}
+    named = [(field.name, columns[field.type]) for field in fields(kind)]  # type: ignore[index]
     schema = pa.schema(named, metadata=metadata)
     return pa.Table.from_pylist([asdict(row) for row in rows], schema=schema)
 
@@ -302,7 +305,9 @@ def read_arrow(path: Path, kind: str) -> tuple[Any, dict[str, Any]]:
     try:
         table = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
-        raise Refusal(f"{path} is no readable Parquet file (truncated or damaged?): {error}") from None
+        raise Refusal(
+            f"{path} is no readable Parquet file (truncated or damaged?): {error}"
+        ) from None
     about = json.loads((table.schema.metadata or {}).get(b"whenhow", b"{}"))
     if about.get("kind") != kind:
         raise Refusal(f"{path} holds {about.get('kind') or 'a foreign table'}, not {kind} rows.")

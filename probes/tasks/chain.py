@@ -98,7 +98,9 @@ class Chain:
         """Of every entry, whether tuning may use it: by a fair coin of its own."""
         seed = self.settings["seed"]
         return {
-            f: tuple(random.Random(f"{seed} half {f} {x}").random() < 0.5 for x in range(len(table)))
+            f: tuple(
+                random.Random(f"{seed} half {f} {x}").random() < 0.5 for x in range(len(table))
+            )
             for f, table in self.tables.items()
         }
 
@@ -277,7 +279,9 @@ class Chain:
         for move in parse(response.split()):
             if move.kind == "step":
                 left -= len(move.functions)
-                found.append(Span(move.start, move.stop, "double" if move.functions[1:] else "step"))
+                found.append(
+                    Span(move.start, move.stop, "double" if move.functions[1:] else "step")
+                )
             elif move.kind in ("check", "repair"):
                 found.append(Span(move.start, move.stop, move.kind))
             elif move.kind == "answer" and left > 0:
@@ -357,4 +361,6 @@ def load(name: str, settings: dict[str, Any]) -> Chain:
     words = task.vocabulary()
     if len(set(words)) < len(words):
         raise Refusal(f"{name}: a word of the vocabulary means two things; rename a prompt word.")
+    for split in settings["problems"]["splits"]:
+        task.budget(task.problems(split, 1)[0])  # whatever is missing or wrong shows now
     return task
