@@ -60,7 +60,8 @@ class Task(Protocol):
         difficulty: int | None = None,
     ) -> list[Problem]:
         """`count` distinct problems of a split, the same at every call; a longer list extends a
-        shorter one. Splits ("tune", "select", "test") never share a problem."""
+        shorter one. Splits ("tune", "select", "test") never share a problem.
+        """
         ...
 
     def gold(self, problem: Problem) -> str:
@@ -81,7 +82,8 @@ class Task(Protocol):
 
     def next_decision(self, problem: Problem, words: Sequence[str]) -> str | None:
         """Kind of the decision that the next word takes after these words of a response, or None
-        where the grammar forces the next word or it executes what was decided."""
+        where the grammar forces the next word or it executes what was decided.
+        """
         ...
 
     def budget(self, problem: Problem) -> int:
@@ -119,8 +121,8 @@ def load_task(source: str | Path) -> Task:
     if not path.is_file():
         shipped = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.toml")))
         raise Refusal(
-            f"there is no task {str(source)!r}: give the path of a task's .toml file, or one of the "
-            f"shipped ones ({shipped})."
+            f"there is no task {str(source)!r}: give the path of a task's .toml file, or one of "
+            f"the shipped ones ({shipped})."
         )
     try:
         settings = tomllib.loads(path.read_text())

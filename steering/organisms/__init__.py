@@ -1,4 +1,4 @@
-"""Recipes of model organisms: what is pretrained, what tuning rewards, what is true by construction.
+"""Recipes of model organisms: what they read, what tuning rewards, what is true by construction.
 
     recipe = load_recipe("chain-base")                  # shipped: data/recipes/chain-base.toml
     batches = examples(load_task(recipe["task"]), recipe)
