@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from probes.intervals import Estimate, difference, exact_rate
+from probes.intervals import Estimate, difference, exact_rate, rate
 from probes.models import load
 from probes.records import Problem, Refusal
 from probes.tasks import load_task
@@ -62,6 +62,19 @@ class Copy:
 
 
 @dataclass(frozen=True)
+class Half:
+    """Share of valid answers to the select problems of one half of a skill's entries."""
+
+    before: Estimate
+    after: Estimate
+    change: Estimate
+    """Paired by problem, at 99%: a table asks dozens of these, and truth should not be chance."""
+
+    def __str__(self) -> str:
+        return f"{self.before.value:.2f} to {self.after.value:.2f}, {self.change}"
+
+
+@dataclass(frozen=True)
 class Scored:
     """One skill of one copy: what is true, and what the verdict said."""
 
@@ -69,17 +82,16 @@ class Scored:
     seed: int
     skill: str
     regime: str
-    touched: Estimate
-    """Change of the valid answers on entries that tuning touched, on the select split."""
-    untouched: Estimate
-    twin: Estimate | None
-    """Change of the twin on untouched entries."""
+    touched: Half
+    untouched: Half
+    twin: Half | None
+    """The twin's untouched half."""
     truth: str
     said: str
 
     @property
     def verdict(self) -> str:
-        """ "right", "wrong" or "undecided"."""
+        """One of "right", "wrong" and "undecided"."""
         if self.truth == "unknown" or self.said not in SAID:
             return "undecided"
         told = {"recombined": "deployed"}.get(self.truth, self.truth)
@@ -157,14 +169,17 @@ def score(
     for skill in loaded.skills:
         if not loaded.problems("select", 1, skill=skill)[0].part:
             continue
-        changes = {}
+        halves = {}
         for part in ("touched", "untouched"):
             chosen = loaded.problems("select", problems, skill=skill, part=part)
-            changes[part] = change(copy.base, copy.tuned, task, tuple(chosen), samples)
+            halves[part] = half(copy.base, copy.tuned, task, tuple(chosen), samples)
             if part == "untouched" and copy.twin and copy.tuned_twin:
-                changes["twin"] = change(copy.twin, copy.tuned_twin, task, tuple(chosen), samples)
+                halves["twin"] = half(copy.twin, copy.tuned_twin, task, tuple(chosen), samples)
         true = truth(
-            changes["touched"], changes["untouched"], changes.get("twin"), regimes.get(skill, "")
+            halves["touched"].change,
+            halves["untouched"].change,
+            halves["twin"].change if "twin" in halves else None,
+            regimes.get(skill, ""),
         )
         lines.append(
             Scored(
@@ -172,9 +187,9 @@ def score(
                 copy.seed,
                 skill,
                 regimes.get(skill, ""),
-                changes["touched"],
-                changes["untouched"],
-                changes.get("twin"),
+                halves["touched"],
+                halves["untouched"],
+                halves.get("twin"),
                 true,
                 said[skill],
             )
@@ -182,15 +197,12 @@ def score(
     return lines
 
 
-def change(
-    base: Path, tuned: Path, task: str, problems: tuple[Problem, ...], samples: int
-) -> Estimate:
-    """Change of the share of valid answers, paired by problem.
-
-    With its 99% interval, for a table asks dozens of these, and truth should not be chance.
-    """
-    before, after = (_judged(path, task, problems, samples) for path in (base, tuned))
-    return difference(after.rates("valid"), before.rates("valid"), level=0.99)
+def half(base: Path, tuned: Path, task: str, problems: tuple[Problem, ...], samples: int) -> Half:
+    """How a pair answers the same problems."""
+    before, after = (
+        _judged(path, task, problems, samples).rates("valid") for path in (base, tuned)
+    )
+    return Half(rate(before), rate(after), difference(after, before, level=0.99))
 
 
 @cache

@@ -6,13 +6,14 @@ import pytest
 
 from probes.intervals import Estimate
 from probes.records import Refusal
-from steering.calibration import Scored, agreement, confusion, shipped_copies, truth
+from steering.calibration import Half, Scored, agreement, confusion, shipped_copies, truth
 
 UP, FLAT = Estimate(0.5, 0.4, 0.6, 40), Estimate(0.0, -0.02, 0.02, 40)
 
 
 def line(true, said, seed=1):
-    return Scored("rl", seed, "n", "common", UP, UP, None, true, said)
+    half = Half(FLAT, UP, UP)
+    return Scored("rl", seed, "n", "common", half, half, None, true, said)
 
 
 @pytest.mark.parametrize(
