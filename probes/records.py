@@ -12,6 +12,7 @@ import json
 import os
 import re
 import tempfile
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -317,6 +318,30 @@ def read_arrow(path: Path, kind: str) -> tuple[Any, dict[str, Any]]:
             f"a newer whenhow wrote it."
         )
     return table, about
+
+
+def read_toml(source: str | Path, shipped: Path, what: str) -> tuple[Path, dict[str, Any]]:
+    """A shipped TOML file by its name, or one's own by its path; the path and its content.
+
+    Args:
+        source: a name without ending, or a path that ends in .toml.
+        shipped: the folder of those that ship.
+        what: what such a file holds, for the refusal.
+
+    Raises:
+        Refusal: there is none, or it is not valid TOML.
+    """
+    path = Path(source) if str(source).endswith(".toml") else shipped / f"{source}.toml"
+    if not path.is_file():
+        names = ", ".join(sorted(p.stem for p in shipped.glob("*.toml")))
+        raise Refusal(
+            f"there is no {what} {str(source)!r}: give the path of a {what}'s .toml file, or one "
+            f"of the shipped ones ({names})."
+        )
+    try:
+        return path, tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Refusal(f"{path} is not valid TOML: {error}") from None
 
 
 def unique(items: Iterable[Row]) -> list[Row]:

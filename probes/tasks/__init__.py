@@ -15,13 +15,12 @@ or a `Decision`. The organisms' tokenizer has one token a word, so there word i 
 """
 
 import importlib
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from probes import DATA
-from probes.records import Decision, Grade, Problem, Refusal, Span, Trace
+from probes.records import Decision, Grade, Problem, Refusal, Span, Trace, read_toml
 
 FAMILIES = {"chain": "probes.tasks.chain", "countdown": "probes.tasks.countdown"}
 """Module of each family; it has a `load(name, settings) -> Task`."""
@@ -115,19 +114,7 @@ def load_task(source: str | Path) -> Task:
         Refusal: no such task or file, unreadable TOML, an unknown family, a missing or wrong
             setting.
     """
-    path = Path(source)
-    if path.suffix != ".toml":
-        path = SHIPPED / f"{source}.toml"
-    if not path.is_file():
-        shipped = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.toml")))
-        raise Refusal(
-            f"there is no task {str(source)!r}: give the path of a task's .toml file, or one of "
-            f"the shipped ones ({shipped})."
-        )
-    try:
-        settings = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Refusal(f"{path} is not valid TOML: {error}") from None
+    path, settings = read_toml(source, SHIPPED, "task")
     family = settings.get("family")
     if family not in FAMILIES:
         raise Refusal(f"{path}: family = {family!r} is not known; there are {', '.join(FAMILIES)}.")

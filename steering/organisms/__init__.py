@@ -9,13 +9,12 @@ organism lives here and nowhere else: calibration reads it, the verdict never do
 """
 
 import importlib
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from probes import DATA
-from probes.records import Refusal
+from probes.records import Refusal, read_toml
 from probes.tasks import Task
 
 SHIPPED = DATA / "recipes"
@@ -28,19 +27,7 @@ def load_recipe(source: str | Path) -> dict[str, Any]:
     Raises:
         Refusal: no such recipe, unreadable TOML, a chain of `extends` that leads nowhere.
     """
-    path = Path(source)
-    if path.suffix != ".toml":
-        path = SHIPPED / f"{source}.toml"
-    if not path.is_file():
-        shipped = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.toml")))
-        raise Refusal(
-            f"there is no recipe {str(source)!r}: give the path of a recipe's .toml file, or one "
-            f"of the shipped ones ({shipped})."
-        )
-    try:
-        recipe = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Refusal(f"{path} is not valid TOML: {error}") from None
+    path, recipe = read_toml(source, SHIPPED, "recipe")
     if parent := recipe.pop("extends", None):
         own = path.parent / f"{parent}.toml"
         recipe = _merge(load_recipe(own if own.is_file() else parent), recipe)
