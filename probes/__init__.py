@@ -9,7 +9,8 @@ never imported by it. The data flow from the first module to the last::
     models, generate          a model and its sites; the decoding engine
     capture                   activations out of a forward pass or a generation
     strategies, directions    marked decisions, and the direction that separates them
-    boundary, drift           pass@k of two models; their activations before and after
+    boundary                  pass@k, right and valid, of one model or two
+    divergence, drift         where two models part, in what they say and in activations
     plots                     figures, from records only
 """
 
