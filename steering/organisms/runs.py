@@ -118,7 +118,8 @@ def seeded(recipe: Mapping[str, Any], seed: int | None) -> dict[str, Any]:
 
 def pretrain_settings(recipe: Mapping[str, Any]) -> PretrainSettings:
     """The table [pretrain] of a recipe; `batch` belongs to the data."""
-    names = {"updates": "steps", "lr": "rate", "warmup": "warmup", "decay": "decay", "clip": "clip"}
+    names = {"updates": "steps", "lr": "rate"}
+    names |= {name: name for name in ("warmup", "decay", "clip", "save_every")}
     given = dict(_needed(recipe, "pretrain"))
     given.pop("batch", None)
     _known("pretrain", given, names)
@@ -150,8 +151,8 @@ def rl_parts(recipe: Mapping[str, Any], task: Task) -> tuple[RlvrSettings, str, 
         given = {"low": clip, "high": clip, **given}
     if "lr" in given:
         given["rate"] = given.pop("lr")
-    numbers = ("updates", "prompts", "samples", "rate", "decay", "low", "high", "minibatches")
-    known = (*numbers, "epochs", "kl", "temperature", "advantage", "mean")
+    numbers = ("updates", "prompts", "samples", "rate", "decay", "low", "high", "save_every")
+    known = (*numbers, "minibatches", "epochs", "kl", "temperature", "advantage", "mean")
     _known("rl", given, (*known, "lr", "clip", "reward", "mix", "part", "problems"))
     settings = RlvrSettings(**given, seed=recipe["seed"])
     return settings, reward, practice(task, count, mix, part)
