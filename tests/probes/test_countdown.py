@@ -14,7 +14,7 @@ from probes.tasks.countdown import load
 from probes.tasks.countdown.expressions import outcomes, reach, read, write
 from steering.organisms import examples, load_recipe
 
-NUMBERS, TARGET, HIGH = [4, 7, 9], 19, 40
+NUMBERS, TARGET, HIGH = [4, 7, 9], 19, 30
 RIGHT, WRONG, UNPARSED = Grade.RIGHT, Grade.WRONG, Grade.UNPARSED
 
 
@@ -254,13 +254,20 @@ def test_the_grader_agrees_with_brute_force_on_every_expression(task, problem):
         assert task.check(problem, f"ans {text} .").valid == right
 
 
+@pytest.mark.parametrize("hostile", ["( " * 5000, "9" * 5000, "( 4 + " * 400 + "7", "\u0663 + 4"])
+def test_hostile_text_is_judged_and_not_crashed_on(task, problem, hostile):
+    for response in (f"ans {hostile} .", f"try {hostile} = 3 left 3 to 19 ; go ans {hostile}"):
+        assert task.grade(problem, response) in (UNPARSED, WRONG)
+        assert not task.check(problem, response).valid
+
+
 def test_equal_numbers_are_told_apart_by_what_they_stand_for(task):
     """12 is given and is 3 * 4: `12 - 12` may mean either order, but not a third 12."""
-    problem = task.problem([3, 4, 12, 20], 20)
-    steps = "try 3 * 4 = 12 left 12 12 20 to 20 ; go try 12 - 12 = 0 left 0 20 to 20 ; go "
-    for answer in ["( 12 - ( 3 * 4 ) ) + 20", "20 + ( ( 4 * 3 ) - 12 )"]:
+    problem = task.problem([3, 4, 12, 15], 15)
+    steps = "try 3 * 4 = 12 left 12 12 15 to 15 ; go try 12 - 12 = 0 left 0 15 to 15 ; go "
+    for answer in ["( 12 - ( 3 * 4 ) ) + 15", "15 + ( ( 4 * 3 ) - 12 )"]:
         assert task.check(problem, f"{steps}ans {answer} .").valid
-    assert not task.check(problem, f"{steps}ans ( 20 + 12 ) - ( 3 * 4 ) .").valid
+    assert not task.check(problem, f"{steps}ans ( 15 + 12 ) - ( 3 * 4 ) .").valid
 
 
 # ---------------------------------------------------------------------- strategies
@@ -294,11 +301,11 @@ def test_decisions_are_where_the_grammar_is_open(task, problem):
         (1, "backward", "no"),
         (6, "check", "no"),
         (12, "back", "yes"),  # the second look shows all three numbers: nothing to take back
-        (19, "search", "no"),
-        (27, "check", "yes"),
-        (29, "back", "yes"),
-        (37, "search", "no"),
-        (45, "check", "no"),
+        (21, "search", "no"),
+        (29, "check", "yes"),
+        (31, "back", "yes"),
+        (40, "search", "no"),
+        (48, "check", "no"),
     ]
 
 
@@ -411,7 +418,7 @@ def test_the_dials_are_the_shares_of_the_options(task, recipe):
     ("changed", "said"),
     [
         ({"operators": ["+", "/"]}, r"operators \['/'\]"),
-        ({"largest": 120}, r"2\.\.120 .* within 0\.\.40"),
+        ({"largest": 120}, r"2\.\.120 .* within 0\.\.30"),
         ({"numbers": [3, 9]}, "must be 2 to 5"),
         ({"prompt": "reach {target} :"}, r"lacks the word \{numbers\}"),
         ({"prompt": "use 7 {numbers} {target}"}, "no number of their own"),

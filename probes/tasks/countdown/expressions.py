@@ -15,6 +15,8 @@ from typing import Any
 Tree = int | tuple[str, Any, Any]
 
 ARITHMETIC = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__}
+LONGEST, DEEPEST = 4, 30
+"""Digits of a number and levels of parentheses beyond which text is not read: it may be hostile."""
 
 
 @dataclass(frozen=True)
@@ -122,20 +124,25 @@ def operation_ends(words: Sequence[str]) -> int | None:
     return None if tree is None else len(words) - len(rest)
 
 
-def _operation(words: Sequence[str]) -> tuple[Tree | None, Sequence[str]]:
-    a, rest = _operand(words)
+def number(word: str) -> int | None:
+    """The number that a word is; None for other words and for absurdly long ones."""
+    return int(word) if word.isdecimal() and len(word) <= LONGEST else None
+
+
+def _operation(words: Sequence[str], depth: int = 0) -> tuple[Tree | None, Sequence[str]]:
+    a, rest = _operand(words, depth)
     if a is None or not rest or rest[0] not in ARITHMETIC:
         return None, rest
-    b, after = _operand(rest[1:])
+    b, after = _operand(rest[1:], depth)
     return (None if b is None else (rest[0], a, b)), after
 
 
-def _operand(words: Sequence[str]) -> tuple[Tree | None, Sequence[str]]:
-    if words and words[0].isdecimal():
-        return int(words[0]), words[1:]
-    if not words or words[0] != "(":
+def _operand(words: Sequence[str], depth: int) -> tuple[Tree | None, Sequence[str]]:
+    if words and (read_number := number(words[0])) is not None:
+        return read_number, words[1:]
+    if not words or words[0] != "(" or depth == DEEPEST:
         return None, words
-    tree, rest = _operation(words[1:])
+    tree, rest = _operation(words[1:], depth + 1)
     return (tree, rest[1:]) if tree is not None and rest and rest[0] == ")" else (None, rest)
 
 

@@ -14,10 +14,11 @@ from itertools import pairwise
 
 from probes.tasks.countdown.expressions import Rules, Tree, canonical, leaves, read, replace
 
-STATE = r"left((?: \d+)*) to (\d+) ;"
-STEP = re.compile(rf"try (?:(\d+) (\S+) (\d+) =|by (\S+) (\d+) need) (\d+)(?: \? (\d+))? {STATE}")
+N = r"\d{1,4}"
+STATE = rf"left((?: {N})*) to ({N}) ;"
+STEP = re.compile(rf"try (?:({N}) (\S+) ({N}) =|by (\S+) ({N}) need) ({N})(?: \? ({N}))? {STATE}")
 BACK = re.compile(rf"back {STATE}")
-ANSWER = re.compile(r"ans ([^?.]+) (?:\.|\? (\d+)( \.)?)")
+ANSWER = re.compile(rf"ans ([^?.]+) (?:\.|\? ({N})( \.)?)")
 
 
 @dataclass(frozen=True)
