@@ -102,7 +102,9 @@ def test_each_skill_gets_the_temperature_at_which_it_is_right_most(task, problem
 
 
 def test_a_vote_is_over_final_answers_and_the_unreadable_have_none(task, problems):
-    judged = judge_all(task, problems, told(problems, ["ans RIGHT", "a0 =", "ans 99", "ans RIGHT"]))
+    judged = judge_all(
+        task, problems, told(problems, ["ans RIGHT", "a0 =", "ans 99", "a0 =", "ans RIGHT"])
+    )
     assert votes(judged).tolist() == [1.0] * 6
     judged = judge_all(task, problems, told(problems, ["ans RIGHT", "ans 99 ; ans 98", "ans 98"]))
     assert votes(judged).tolist() == [0.0] * 6

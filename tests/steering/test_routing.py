@@ -104,6 +104,8 @@ def test_the_recorded_chooser_can_be_replayed_and_refuses_other_answers(
     again = Crossed(tuned, base, recorded(first.chosen))
     assert written(evaluate(again, task, problems, samples=2, batch=3)) == written(judged)
     assert again.chosen == first.chosen
+    evaluate(first, task, problems, samples=2)
+    assert first.chosen == again.chosen  # of the last time an answer was written, not of both
     with pytest.raises(Refusal, match="other requests"):
         evaluate(again, task, problems, samples=1, first_sample=7)
 
