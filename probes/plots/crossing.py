@@ -24,21 +24,22 @@ def crossing(frame: pd.DataFrame, stem: Path) -> list[Path]:
     cells = pick(frame, measure="valid", model=list(CELLS), setting="decision tokens")
     skills = sorted(cells.skill.unique()) or [""]
     columns = max(2, len(skills))
-    with page(stem, 2, columns, width=max(6.0, 1.2 + 1.4 * columns), height=4.8) as (figure, axs):
+    with page(stem, 2, columns, width=max(7.0, 1.2 + 1.4 * columns), height=4.8) as (figure, axs):
         for j in range(columns):
             if j < len(skills) and len(cells):
                 _cells(axs[0, j], pick(cells, skill=skills[j]), first=j == 0)
                 axs[0, j].set_title(named(skills[j]))
             else:
                 absent(axs[0, j])
-        below = [
-            _merged(figure, axs[1], part)
-            for part in (slice(0, columns // 2), slice(columns // 2, None))
-        ]
-        for axes, part in zip(below, ("untouched", "touched"), strict=True):
+        half = columns // 2
+        below = [_merged(figure, axs[1], span) for span in (slice(half), slice(half, None))]
+        divided = (frame.part == "untouched").any()
+        for axes, part in zip(below, ("untouched", "touched") if divided else ("",), strict=False):
             terms(axes, frame, part)
             if part == "touched":
                 axes.set_yticklabels([""] * len(axes.get_yticks()))
+        if not divided:
+            absent(below[1], "entries are not divided")
         figure.supylabel("who decides x who executes", fontsize=9, y=0.76)
         looks = {"ls": "", "marker": "o"}
         entries = [("untouched entries", {"color": "k", **looks})]
@@ -46,7 +47,7 @@ def crossing(frame: pd.DataFrame, stem: Path) -> list[Path]:
         entries += [
             (f"{name} crossed", {"color": c, "ls": "", "marker": "s"}) for name, c in ARMS.items()
         ]
-        key(figure, entries)
+        key(figure, entries, columns=4)
     return written(stem)
 
 

@@ -5,6 +5,7 @@
     whenhow train base --recipe chain-base --seed 1 --out runs/base
     whenhow train rl --recipe chain-rl --base runs/base --out runs/rl
     whenhow sample --model runs/rl --out runs/rl.parquet
+    whenhow calibrate                                 # the verdict, where the truth is known
 
 A verb is a frozen dataclass: fields are flags, the docstrings below them the help. Standard output
 is the path of the result (or JSON), so verbs chain in a shell; progress and tables go to standard
@@ -19,16 +20,35 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixes, subcommand
 
 from probes.records import Refusal
 from probes.verify import GraderFailure
+from steering.cli.calibrate import Calibrate
 from steering.cli.sample import Sample
 from steering.cli.train import TrainBase, TrainRl
 from steering.cli.verdict import Verdict
+
+
+@runtime_checkable
+class Verb(Protocol):
+    """What a verb has beside its flags."""
+
+    resume: str
+    """What to do after an interrupt."""
+
+    @property
+    def out(self) -> Path:
+        """Where its results go."""
+        ...
+
+    def run(self) -> str:
+        """Do it; what standard output shows."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -45,6 +65,7 @@ VERBS: Any = (
     Annotated[Verdict, subcommand("verdict")]
     | Annotated[Train, subcommand("train")]
     | Annotated[Sample, subcommand("sample")]
+    | Annotated[Calibrate, subcommand("calibrate")]
 )
 
 
@@ -63,7 +84,7 @@ def main(args: Sequence[str] | None = None) -> None:
     sys.exit(status(verb.verb if isinstance(verb, Train) else verb))
 
 
-def status(verb: Verdict | TrainBase | TrainRl | Sample) -> int:
+def status(verb: Verb) -> int:
     """Run a verb, print its result, and say in one line what went wrong, if anything did."""
     try:
         print(verb.run())

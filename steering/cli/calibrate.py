@@ -1,7 +1,6 @@
-"""`whenhow calibrate`: what the verdict says of organisms whose truth is known."""
+"""`whenhow calibrate`: the verdict scored on organisms whose truth is known."""
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from probes import DATA
@@ -9,61 +8,62 @@ from probes import DATA
 
 @dataclass(frozen=True)
 class Calibrate:
-    """Score the verdict's conclusions on the shipped organisms, skill by skill."""
+    """Score the verdict on organisms whose truth is known by construction."""
 
     organisms: Path = DATA / "organisms" / "chain"
-    """Folder of bases, twins and tuned copies, each with its training.json."""
+    """Folder of model folders, each with the training.json that `whenhow train` writes."""
     task: str = "chain"
-    """A shipped task's name, or the path of a task's TOML file."""
+    """Their task."""
     out: Path = Path("runs/calibration")
-    """Folder of the verdicts' tables and of calibration.json; a stopped run goes on from there."""
-    json: bool = False
-    """Print the scored lines as JSON, in place of the path of the folder."""
+    """Results go here: calibration.json, and the tables of each verdict."""
+    problems: int = 40
+    """Select problems for each half of a skill, which the truth is measured on."""
+    samples: int = 16
+    """Answers to each of them."""
 
-    resume = "the same command goes on with the first verdict that was not finished."
+    resume = "the same command goes on with the first stage that was not finished."
 
     def run(self) -> str:
-        """Score every copy, show the lines and the confusion matrix."""
+        """Score and show; the path of the JSON."""
+        from dataclasses import asdict
+
         from rich.console import Console
-        from tqdm import tqdm
 
         from probes.records import write_json
-        from steering.calibration import score, shipped_copies
+        from steering.calibration import FIXED_ON, agreement, score, shipped_copies
+        from steering.cli.progress import bar
 
-        copies = shipped_copies(self.organisms)
-        scored = []
-        for copy in tqdm(copies, desc="copies", unit=" copies"):
-            scored += score(copy, self.task, self.out)
-        console = Console(stderr=True)
-        for table in tables(scored):
-            console.print(table)
-        lines = [{**asdict(line), "verdict": line.verdict} for line in scored]
-        write_json(self.out / "calibration.json", lines)
-        return json.dumps(lines) if self.json else str(self.out)
+        copies, scored = shipped_copies(self.organisms), []
+        with bar("organisms", len(copies)) as advance:
+            for copy in copies:
+                args = {"problems": self.problems, "samples": self.samples}
+                scored += score(copy, self.task, self.out, **args)
+                advance(1)
+        Console(stderr=True).print(shown(scored))
+        held = [line for line in scored if line.seed != FIXED_ON]
+        right = {"all": agreement(scored), "held-out seeds": agreement(held)}
+        for name, share in right.items():
+            decided = sum(s.verdict != "undecided" for s in (scored if name == "all" else held))
+            Console(stderr=True).print(f"right of {decided} decided, {name}: {share or 'none'}")
+        file = self.out / "calibration.json"
+        lines = [{**asdict(s), "verdict": s.verdict} for s in scored]
+        write_json(file, {"right": {k: v and asdict(v) for k, v in right.items()}, "lines": lines})
+        return str(file)
 
 
-def tables(scored: list) -> list:
-    """Every line; then truth against label, for the seeds that fixed no threshold."""
+def shown(scored: list) -> object:
+    """The confusion table, and the lines that are wrong."""
     from rich.table import Table
 
-    from steering.calibration import FIXED_ON, agreement, confusion
+    from steering.calibration import confusion
 
-    lines = Table(title="what is true, and what the verdict said")
-    for name in ("copy", "skill", "regime", "touched", "untouched", "twin", "truth", "said", ""):
-        lines.add_column(name)
-    for s in scored:
-        changes = (str(s.touched), str(s.untouched), str(s.twin or ""))
-        lines.add_row(s.copy, s.skill, s.regime, *changes, s.truth, s.said, s.verdict)
-    unseen = [s for s in scored if s.seed != FIXED_ON]
-    matrix = confusion(unseen)
-    labels = sorted({said for _, said in matrix})
-    share = agreement(unseen)
-    table = Table(
-        title=f"truth against label, pretraining seeds other than {FIXED_ON}",
-        caption=f"right among the decided: {share if share else 'none decided'}",
-    )
-    for name in ("truth", *labels):
-        table.add_column(name)
-    for true in sorted({true for true, _ in matrix}):
-        table.add_row(true, *(str(matrix.get((true, label), 0)) for label in labels))
-    return [lines, table]
+    counted = confusion(scored)
+    said = sorted({label for _, label in counted})
+    table = Table("truth", *said, title="what is true, and what the verdict said")
+    for truth in sorted({true for true, _ in counted}):
+        table.add_row(truth, *(str(counted.get((truth, label), "")) for label in said))
+    for line in scored:
+        if line.verdict == "wrong":
+            title = f"{line.copy}, skill {line.skill}: {line.truth}, not {line.said}"
+            table.caption = f"{table.caption}\n{title}" if table.caption else title
+    return table

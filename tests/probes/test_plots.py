@@ -103,7 +103,7 @@ def moved():
             start + by * layer + 0.03 * i + 0.05 * (texts < "t"),
             0.02,
             site=f"blocks.{layer}.{s}",
-            x=layer,
+            x=float(layer),
             setting=texts,
         )
         for measure, start, by in (
