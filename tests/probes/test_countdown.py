@@ -1,5 +1,6 @@
 """The countdown family against brute force, hand-written traces, and its own writer's dials."""
 
+import json
 import re
 from collections import Counter
 from dataclasses import replace
@@ -8,7 +9,8 @@ from random import Random
 
 import pytest
 
-from probes.records import Grade, Refusal
+from probes import DATA
+from probes.records import Grade, Refusal, content_hash
 from probes.tasks import Task, decisions, load_task
 from probes.tasks.countdown import load
 from probes.tasks.countdown.expressions import outcomes, reach, read, write
@@ -445,3 +447,18 @@ def test_requests_that_can_not_be_met_are_refused(task, recipe):
         examples(task, recipe | {"data": recipe["data"] | {"aim": 1.5}})
     with pytest.raises(Refusal, match=r"search has no entry for 2, 4"):
         examples(task, recipe | {"data": recipe["data"] | {"search": {"3": 0.4}}})
+
+
+# ---------------------------------------------------------------------- the shipped organism
+
+SHIPPED = DATA / "organisms" / "countdown"
+
+
+@pytest.mark.parametrize("name", ["base", "rl-0", "rl-1", "rl-2"])
+def test_the_shipped_weights_follow_the_shipped_recipe_and_task(task, name):
+    made = json.loads((SHIPPED / name / "training.json").read_text())
+    recipe = load_recipe("countdown" if name == "base" else "countdown-rl")
+    seed = 0 if name == "base" else int(name[-1])
+    assert made["recipe"] == recipe | {"seed": seed}
+    assert made["task"] == content_hash(task.settings)
+    assert (SHIPPED / name / "curve.parquet").is_file()
