@@ -8,6 +8,8 @@ C=data/organisms/chain
 
 base()    { echo "whenhow train base --recipe chain-base --seed $1 --out $C/base-$1"; }
 twin()    { echo "whenhow train base --recipe chain-twin --seed $1 --out $C/twin-$1"; }
+longer()  { echo "whenhow train base --recipe $1-longer --seed 10$3 --from runs/chain/early-$2-$3 --out $C/$2-$3"; }
+early()   { echo "whenhow train base --recipe $1 --seed $3 --out runs/chain/early-$2-$3"; }
 rl()      { echo "whenhow train rl --recipe chain-rl --base $C/base-$1 --seed $2 --out $C/rl-$1-$2"; }
 rltwin()  { echo "whenhow train rl --recipe chain-rl --base $C/twin-$1 --seed 0 --out $C/rl-twin-$1"; }
 coin()    { echo "whenhow train rl --recipe chain-random --base $C/base-$1 --seed 0 --out $C/random-$1"; }
@@ -15,5 +17,6 @@ created() { echo "whenhow train base --recipe chain-created --from $C/base-$1 --
 
 run() { tr '\n' '\0' | xargs -0 -P "${WORKERS:-2}" -I{} bash -c '{}'; }
 
-{ for s in 0 1 2; do base $s; twin $s; done; } | run
+{ base 0; twin 0; base 2; early chain-base base 1; for s in 1 2; do early chain-twin twin $s; done; } | run
+{ longer chain base 1; for s in 1 2; do longer chain-twin twin $s; done; } | run
 { for s in 0 1 2; do rl $s 0; rltwin $s; coin $s; created $s; done; rl 0 1; rl 0 2; } | run
