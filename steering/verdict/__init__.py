@@ -83,7 +83,7 @@ class Verdict:
     def __str__(self) -> str:
         from rich.console import Console
 
-        console = Console(width=140, record=True, file=_Nowhere())
+        console = Console(width=140, record=True, file=_Nowhere())  # type: ignore[arg-type]
         console.print(render(self))
         return console.export_text()
 
@@ -134,18 +134,18 @@ def measured(settings: VerdictSettings) -> Verdict:
 
 
 def figures(found: Verdict, folder: Path) -> list[Path]:
-    """Draw the figures, PNG and SVG."""
+    """Draw every figure of `probes.plots`, PNG and SVG."""
     import pandas as pd
 
-    from probes import plots
+    from probes.plots import FIGURES, summary
 
+    folder.mkdir(parents=True, exist_ok=True)
     frame = pd.DataFrame([asdict(row) for row in found.rows])
+    labels = {skill.skill: skill.label for skill in found.conclusion.skills}
     drawn = []
-    for name in ("pass_at_k", "strategy_mix", "directions", "dose_response", "activation_shift"):
-        stem = folder / name
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        getattr(plots, name)(frame, stem)
-        drawn.append(stem)
+    for name, draw in FIGURES.items():
+        named = {"labels": labels, "title": found.conclusion.answer} if draw is summary else {}
+        drawn += draw(frame, folder / name, **named)
     return drawn
 
 

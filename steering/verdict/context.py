@@ -1,5 +1,6 @@
 """What every stage works with: the pair, the task, the problems, and the files of the run."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import torch
 
 from probes.models import Model, check_pair, load
-from probes.records import Problem, content_hash, unique
+from probes.records import Problem, Refusal, content_hash, unique
 from probes.tasks import Task, load_task
 from steering.evaluate import Judged, load_judged
 from steering.verdict.settings import VerdictSettings
@@ -24,7 +25,13 @@ class Context:
     @cached_property
     def task(self) -> Task:
         """The task of the problems."""
-        return load_task(self.settings.task)
+        task = load_task(self.settings.task)
+        if unknown := [s for s in self.settings.strategies if s not in task.decision_kinds]:
+            raise Refusal(
+                f"strategy {unknown[0]!r} is not one of the task {task.name}, which has "
+                f"{', '.join(task.decision_kinds)} (a strategy is an option of a decision)."
+            )
+        return task
 
     @cached_property
     def pair(self) -> tuple[Model, Model]:
@@ -56,9 +63,16 @@ class Context:
         """Skill and half of its entries; halves are found by looking at problems."""
         found = []
         for skill in self.task.skills or (None,):
-            parts = unique(p.part for p in self.task.problems("test", 24, skill=skill))
+            parts = unique([p.part for p in self._some(skill)])
             found += [(skill, part) for part in sorted(parts)]
         return found
+
+    def _some(self, skill: str | None) -> list[Problem]:
+        """A few test problems of a skill; a small task may not have two dozen."""
+        for count in (24, 12, 6):
+            with suppress(Refusal):
+                return self.task.problems("test", count, skill=skill)
+        return self.task.problems("test", 3, skill=skill)
 
     def problems(self, split: str, count: int) -> list[Problem]:
         """So many problems of each cell."""

@@ -65,7 +65,7 @@ def _ends(rows: Sequence[Measurement]) -> list[Line]:
 
 
 def _sharpening(rows: Sequence[Measurement]) -> list[Line]:
-    tuned = pick(rows, "valid@k", x=1, model="tuned")
+    tuned = pick(rows, "valid@k", x=1.0, model="tuned")
     found = []
     for r in rows:
         if r.measure == "sharpened valid" and not r.skill and not r.part and r.model == "base":
@@ -85,8 +85,9 @@ def _sharpening(rows: Sequence[Measurement]) -> list[Line]:
 
 def _crossed(rows: Sequence[Measurement]) -> list[Line]:
     found = []
-    for part in unique(r.part for r in rows if r.measure == "deployment valid" and not r.skill):
-        where = f", {part}" if part else ""
+    parts = unique([r.part for r in rows if r.measure == "deployment valid" and not r.skill])
+    for part in parts:
+        where = f", {part}" if part else ", undivided" if len(parts) > 1 else ""
         control = pick(rows, "deployment valid", part=part, setting="random tokens")
         for name, speaks in (("deployment", "when"), ("execution", "how"), ("interaction", "both")):
             r = pick(rows, f"{name} valid", part=part, setting="decision tokens")
@@ -100,7 +101,7 @@ def _crossed(rows: Sequence[Measurement]) -> list[Line]:
 
 def _strategies(rows: Sequence[Measurement]) -> list[Line]:
     found = []
-    for kind in unique(r.kind for r in rows if r.measure == "option rate" and not r.skill):
+    for kind in unique([r.kind for r in rows if r.measure == "option rate" and not r.skill]):
         option = next(
             (
                 r.setting
@@ -128,7 +129,7 @@ def _strategies(rows: Sequence[Measurement]) -> list[Line]:
 
 def _directions(rows: Sequence[Measurement]) -> list[Line]:
     found = []
-    for kind in unique(r.kind for r in rows if r.measure == "auc"):
+    for kind in unique([r.kind for r in rows if r.measure == "auc"]):
         r = pick(rows, "auc", model="base", kind=kind, setting="chosen")
         if r is None:
             continue
@@ -137,13 +138,17 @@ def _directions(rows: Sequence[Measurement]) -> list[Line]:
             for name in ("last three tokens", "decision logit", "random weights", "shuffled labels")
         }
         # What labels without meaning reach is the end of their interval, not their mean.
-        bar = max(
+        bars = [
             (b.high if n == "shuffled labels" else b.value)
             for n, b in beside.items()
             if b is not None and n != "decision logit"
+        ]
+        bar = max((b for b in bars if not math.isnan(b)), default=0.5)
+        control = ", ".join(
+            f"{n} {b.value:.2f}" for n, b in beside.items() if b and not math.isnan(b.value)
         )
-        control = ", ".join(f"{n} {b.value:.2f}" for n, b in beside.items() if b is not None)
         speaks = "the base knows when" if r.low > bar else "no more than its tokens say"
+        speaks = "undefined" if math.isnan(r.value) else speaks
         found.append(
             Line("Is it readable before?", f"AUC of {kind}, {r.site}", said(r), control, speaks)
         )
@@ -177,20 +182,22 @@ def _steering(rows: Sequence[Measurement]) -> list[Line]:
 def _elicited(rows: Sequence[Measurement]) -> list[Line]:
     return [
         Line(
-            f"Can {r.skill or 'it'} be elicited?",
-            f"valid answers, {r.part}",
+            "Can it be elicited?",
+            f"valid answers to {r.skill} after the budget, {r.part}",
             said(r),
-            r.note,
-            "latent" if r.low > _guess(rows, r) else "not elicited",
+            f"chance {r.x:.3f}, before {said(_before(rows, r))}",
+            r.note.split(":")[0],
         )
         for r in rows
-        if r.measure == "elicited valid" and r.part in (UNTOUCHED, "")
+        if (r.measure, r.setting, r.model, r.part)
+        == ("valid", "elicitation", "elicited", UNTOUCHED)
     ]
 
 
-def _guess(rows: Sequence[Measurement], of_it: Measurement) -> float:
-    guess = pick(rows, "guess rate", skill=of_it.skill, part=of_it.part)
-    return guess.value if guess else 0.0
+def _before(rows: Sequence[Measurement], of_it: Measurement) -> Measurement | None:
+    where: dict[str, Any] = {"skill": of_it.skill, "part": of_it.part}
+    where |= {"setting": "elicitation", "model": "base"}
+    return pick(rows, "valid", **where)
 
 
 def _drift(rows: Sequence[Measurement]) -> list[Line]:

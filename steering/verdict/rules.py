@@ -22,22 +22,23 @@ difference within the margin; a gain neither shown nor excluded is undecided.
 Of a skill the half that tuning never met decides. Where only the half that it met gained, the
 conclusion says so, and a skill that the base has is then **touched only** and not deployed: that
 entries were rewritten can't be told from it. Not found becomes **created** if the elicitation
-budget failed too, **latent** if it succeeded (a locked skill looks absent to sampling).
+budget failed too. A gain that sampling the base does not explain, not found or undecided, is
+**latent** if the budget brought it out of the base: a locked skill looks absent to sampling.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist  # scipy's would triple the time of `whenhow --help`
+from typing import Any
 
 from probes.records import Measurement, Refusal, unique
-
-ndtri = NormalDist().inv_cdf
-"""Quantiles of the normal distribution."""
 
 UNTOUCHED = "untouched"
 GAINED = ("deployed", "latent", "created", "not found", "touched only")
 """Labels of skills in which tuning gained."""
+
+_QUANTILE = NormalDist().inv_cdf
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def said(row: Measurement | None) -> str:
     if math.isnan(row.low):
         return f"{row.value:.3f}"
     half = (row.high - row.low) / 2
-    digits = 2 if half >= 0.01 or half == 0 else 3
+    digits = 2 if half >= 0.02 or half == 0 else 3
     return f"{row.value:.{digits}f} [{row.low:.{digits}f}, {row.high:.{digits}f}]"
 
 
@@ -132,7 +133,7 @@ def detectable(change: Measurement) -> float:
 
     The error is read off the interval, as a 3.92th of its width.
     """
-    return float(ndtri(0.975) + ndtri(0.8)) * (change.high - change.low) / (2 * float(ndtri(0.975)))
+    return (_QUANTILE(0.975) + _QUANTILE(0.8)) * (change.high - change.low) / (2 * _QUANTILE(0.975))
 
 
 def widened(change: Measurement, tests: int) -> tuple[float, float]:
@@ -140,7 +141,7 @@ def widened(change: Measurement, tests: int) -> tuple[float, float]:
 
     Each side is stretched by the ratio of the normal quantiles, so a skew stays.
     """
-    stretch = float(ndtri(1 - 0.025 / max(1, tests)) / ndtri(0.975))
+    stretch = _QUANTILE(1 - 0.025 / max(1, tests)) / _QUANTILE(0.975)
     return (
         change.value - stretch * (change.value - change.low),
         change.value + stretch * (change.high - change.value),
@@ -151,9 +152,9 @@ def read(
     rows: Sequence[Measurement], skill: str, part: str, limits: Thresholds, tests: int
 ) -> Reading:
     """One half of a skill by the three rules."""
-    where = {"skill": skill, "part": part}
+    where: dict[str, Any] = {"skill": skill, "part": part}
     base, tuned, change = (
-        pick(rows, "valid@k", x=1, model=model, **where)
+        pick(rows, "valid@k", x=1.0, model=model, **where)
         for model in ("base", "tuned", "tuned - base")
     )
     if base is None or tuned is None or change is None:
@@ -212,9 +213,7 @@ def _times(change: Measurement, margin: float) -> int:
 
 def judge(rows: Sequence[Measurement], skill: str, limits: Thresholds, tests: int) -> SkillVerdict:
     """One skill, from its halves and from its elicitation."""
-    parts = unique(
-        r.part for r in rows if r.measure == "valid@k" and r.skill == skill and r.model == "base"
-    )
+    parts = unique([r.part for r in rows if (r.measure, r.skill) == ("guess rate", skill)])
     readings = tuple(read(rows, skill, part, limits, tests) for part in parts)
     by_part = {r.part: r for r in readings}
     main = by_part.get(UNTOUCHED) or readings[0]
@@ -232,31 +231,35 @@ def judge(rows: Sequence[Measurement], skill: str, limits: Thresholds, tests: in
             f"{main.reason}, but on entries that tuning never met {by_part[UNTOUCHED].reason}",
             "a twin tuned the same way, or " + (by_part[UNTOUCHED].needed or "more problems"),
         )
-    if main.label != "not found":
+    if main.label != "not found" and not (main.label == "undecided" and main.gained):
         return verdict(main.label, main.reason, main.needed)
-    elicited = pick(rows, "elicited valid", skill=skill, part=UNTOUCHED) or pick(
-        rows, "elicited valid", skill=skill
-    )
-    if elicited is None or math.isnan(elicited.value):
+    about: dict[str, Any] = {"skill": skill, "setting": "elicitation", "model": "elicited"}
+    elicited = pick(rows, "valid", part=UNTOUCHED, **about)
+    taught = pick(rows, "valid", part="touched", **about)
+    if elicited is None or taught is None or math.isnan(elicited.value):
+        if main.label == "undecided":
+            return verdict(main.label, main.reason, main.needed)
         return verdict(
             "not found", main.reason, "an elicitation budget: a locked skill looks absent"
         )
-    budget = f"{elicited.note}: {said(elicited)}"
-    if elicited.low > main.limit:
-        return verdict("latent", f"{main.reason}, but elicited in the base by {budget}")
-    if elicited.high < main.limit + limits.margin:
-        return verdict("created", f"{main.reason}, nor elicited by {budget}")
+    budget = f"the elicitation budget ({said(elicited)}, chance {elicited.x:.3f}; {elicited.note})"
+    if elicited.low > elicited.x:
+        return verdict("latent", f"{main.reason}, but brought out by {budget}")
+    if main.label == "undecided":
+        return verdict(main.label, f"{main.reason}, nor brought out by {budget}", main.needed)
+    if elicited.high < elicited.x + limits.margin and taught.low > elicited.x:
+        return verdict("created", f"{main.reason}, nor brought out by {budget}")
     return verdict(
         "not found",
-        f"{main.reason}; elicitation is undecided, by {budget}",
+        f"{main.reason}; whether it can be elicited is open after {budget}",
         "more problems, or a larger elicitation budget",
     )
 
 
 def conclude(rows: Sequence[Measurement], limits: Thresholds) -> Conclusion:
     """The answer, its sentences and its silences."""
-    cells = unique((r.skill, r.part) for r in rows if r.measure == "guess rate")
-    skills = tuple(judge(rows, s, limits, len(cells)) for s in unique(s for s, _ in cells))
+    cells = unique([(r.skill, r.part) for r in rows if r.measure == "guess rate"])
+    skills = tuple(judge(rows, s, limits, len(cells)) for s in unique([s for s, _ in cells]))
     answer = _answer(skills)
     sentences = [_gain(rows, skills), *_deployed(skills), *_others(skills), *_crossing(rows)]
     return Conclusion(answer, tuple(sentences[:4]), tuple(_silences(rows, skills)), skills)
@@ -276,7 +279,7 @@ def _answer(skills: Sequence[SkillVerdict]) -> str:
 
 def _gain(rows: Sequence[Measurement], skills: Sequence[SkillVerdict]) -> str:
     base, tuned, change = (
-        pick(rows, "valid@k", x=1, model=m) for m in ("base", "tuned", "tuned - base")
+        pick(rows, "valid@k", x=1.0, model=m) for m in ("base", "tuned", "tuned - base")
     )
     gained = [s for s in skills if any(r.gained for r in s.readings)]
     if not (base and tuned and change):
@@ -322,7 +325,7 @@ def _others(skills: Sequence[SkillVerdict]) -> list[str]:
     """Everything gained that is not deployed, in one sentence."""
     wordings = {
         "created": "created (not found in the base, and the elicitation budget failed)",
-        "latent": "latent in the base (not sampled, but elicited)",
+        "latent": "latent in the base (not shown by sampling, but brought out by a small budget)",
         "not found": "not found in the base at this detection limit, and whether created is open",
         "touched only": "better on touched entries only, which does not show deployment",
         "lost": "worse after tuning",
@@ -340,7 +343,7 @@ def _others(skills: Sequence[SkillVerdict]) -> list[str]:
 
 
 def _crossing(rows: Sequence[Measurement]) -> list[str]:
-    parts = unique(r.part for r in rows if r.measure == "deployment valid" and not r.skill)
+    parts = unique([r.part for r in rows if r.measure == "deployment valid" and not r.skill])
     if not parts:
         return []
     part = UNTOUCHED if UNTOUCHED in parts else parts[0]
@@ -369,15 +372,15 @@ def _silences(rows: Sequence[Measurement], skills: Sequence[SkillVerdict]) -> li
             found.append(f"{name}: {s.reason}.")
         if s.label == "deployed" and not s.decisive.part:
             found.append(f"{name}: its entries are not divided, so rewriting can't be excluded.")
-    missing: dict[str, list[str]] = {}
+    missing: dict[str, list[Measurement]] = {}
     for row in rows:
         if math.isnan(row.value):
-            about = " ".join(filter(None, (row.measure, row.kind, row.skill, row.part)))
-            missing.setdefault(row.note or "no reason given", []).append(about)
-    for note, abouts in missing.items():
-        names = unique(abouts)
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        found.append(f"Undefined ({note}): {', '.join(names[:3])}{more}.")
+            about = " of ".join(filter(None, (row.measure, row.kind)))
+            missing.setdefault(about, []).append(row)
+    for about, lost in missing.items():
+        whose = ", ".join(unique([r.model for r in lost if r.model])) or "all"
+        why = next((r.note for r in lost if r.note), "no reason given")
+        found.append(f"Undefined {about} ({whose}; {len(lost)} numbers): {why}")
     return found
 
 

@@ -11,13 +11,14 @@ waits and draws the bars, needs no torch.
 import importlib
 import multiprocessing
 import signal
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from probes.records import Measurement, Refusal, read_table, write_table
 from steering.verdict.settings import VerdictSettings
@@ -81,7 +82,7 @@ STAGES = (
         "steering the base",
         f"{_HERE}.steered:run",
         ("rollouts-base", "rollouts-tuned", "directions"),
-        (*SAMPLED, *SELECTED, "twin", "crossed_samples", "strengths"),
+        (*SAMPLED, *SELECTED, "twin", "crossed_samples", "strategies", "strengths"),
     ),
     Stage(
         "sharpening",
@@ -95,15 +96,27 @@ STAGES = (
         "eliciting what the base doesn't show",
         f"{_HERE}.elicited:run",
         ("boundary",),
-        (*SAMPLED, "tuning_rollouts", "margin", "elicitation_updates", "elicitation_batch"),
+        (
+            *SAMPLED,
+            "tuning_rollouts",
+            "margin",
+            "elicitation_updates",
+            "elicitation_batch",
+            "elicitation_problems",
+        ),
     ),
     Stage(
-        "drift", "shift of activations", f"{_HERE}.shift:run", ("directions",), ("seed", *SELECTED)
+        "drift",
+        "shift of activations",
+        f"{_HERE}.shift:run",
+        ("directions",),
+        ("seed", "twin", *SELECTED),
     ),
 )
 """In the order in which free workers take them, as soon as what they need is there."""
 
 
+@runtime_checkable
 class Bars(Protocol):
     """Whoever shows how far each stage is."""
 
@@ -154,8 +167,10 @@ def run_stage(context: Any, stage: Stage, tick: Tick) -> bool:
         if read_table(path, Measurement)[1].get("identity") == identity:
             return True
     module, function = stage.function.split(":")
+    wall, cpu = time.perf_counter(), time.process_time()
     rows = getattr(importlib.import_module(module), function)(context, tick)
-    write_table(path, rows, Measurement, identity=identity, stage=stage.name)
+    cost = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
+    write_table(path, rows, Measurement, identity=identity, stage=stage.name, **cost)
     return False
 
 

@@ -26,26 +26,30 @@ class VerdictSettings:
     """Sample anew, even where recorded rollouts of this pair lie beside the tuned model."""
     seed: int = 0
     """Everything random follows from it."""
-    problems: int = 30
+    problems: int = 60
     """Test problems for each skill and half of its entries."""
     samples: int = 32
     """Answers to each of them: the largest k of pass@k."""
-    select_problems: int = 10
+    select_problems: int = 14
     """Problems of the select split, likewise; directions and all choices are made on them."""
-    select_samples: int = 6
+    select_samples: int = 4
     """Answers to each of these."""
-    crossed_samples: int = 4
+    crossed_samples: int = 2
     """Answers to each test problem in each arm of crossed, greedy or steered decoding."""
+    strategies: tuple[str, ...] = ()
+    """Which to steer along, by name; none given: the two whose rate tuning changed most."""
     strengths: tuple[float, ...] = (-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0)
     """Of steering, in multiples of the mean residual norm at the site."""
     tuning_rollouts: int = 38_400
     """How many answers tuning sampled: what is rarer than one in so many it can't have found."""
     margin: float = 0.05
     """The change of a rate below which two rates count as equal."""
-    elicitation_updates: int = 60
+    elicitation_updates: int = 40
     """The elicitation budget: supervised updates on valid traces of touched entries."""
-    elicitation_batch: int = 32
+    elicitation_batch: int = 64
     """Traces in each of these updates."""
+    elicitation_problems: int = 64
+    """Test problems of each half on which it is judged."""
     skip: tuple[str, ...] = ()
     """Stages to leave out; what rests on them is then reported as silent."""
     workers: int = 2

@@ -43,7 +43,7 @@ def run(context: Context, tick: Any) -> list[Measurement]:
 def pooled(judged: Judged, seed: int) -> list[Measurement]:
     """The numbers of valid answers over all skills, by half of the entries: skill is ""."""
     rows = []
-    for part in unique(p.part for p in judged.problems):
+    for part in unique([p.part for p in judged.problems]):
         about: dict[str, Any] = {"part": part, "model": "tuned - base"}
         bb, tb, bt, tt = (judged.rates("valid", setting=cell, part=part) for cell in CELLS)
         null, _ = (judged.rates("valid", setting=control, part=part) for control in CONTROLS)

@@ -79,6 +79,7 @@ def run(context: Context, tick: Any) -> list[Measurement]:
         done += 1
         tick(done, total)
 
+    shutil.rmtree(context.file("directions"), ignore_errors=True)  # of other settings
     for which in MODELS:
         judged = written(context, which)
         step()
@@ -113,7 +114,7 @@ def written(context: Context, which: str) -> Judged:
         context.task,
         context.select,
         samples=context.settings.select_samples,
-        decoding=Decoding(stop=(model.tokenizer.eos_token_id,)),
+        decoding=Decoding(stop=(model.tokenizer.eos_token_id,)),  # type: ignore[arg-type]
         seed=context.settings.seed,
         first_sample=context.first_sample(which),
         batch=BATCH,

@@ -56,7 +56,7 @@ def answers(context: Context, which: str, tick: Tick) -> list[Measurement]:
             setting=source,
             note=f"{about['samples']} answers a problem, seed {about['seed']}",
         )
-        for skill, part in unique((p.skill, p.part) for p in judged.problems)
+        for skill, part in unique([(p.skill, p.part) for p in judged.problems])
     ]
 
 
@@ -104,7 +104,7 @@ def sample(context: Context, which: str, path: Path, tick: Tick) -> None:
         context.task,
         context.test,
         samples=context.settings.samples,
-        decoding=Decoding(stop=(model.tokenizer.eos_token_id,)),
+        decoding=Decoding(stop=(model.tokenizer.eos_token_id,)),  # type: ignore[arg-type]
         seed=context.settings.seed,
         first_sample=context.first_sample(which),
         batch=BATCH,

@@ -9,6 +9,7 @@ base and tuned that each recovers. And all four source x target cells: a directi
 in one model need not push the other.
 """
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -85,16 +86,23 @@ def run(context: Context, tick: Any) -> list[Measurement]:
 
 
 def steered_kinds(context: Context) -> list[str]:
-    """The strategies with a direction, those whose rate the models differ most in first."""
-    yes = {kind: next(iter(options)) for kind, options in context.task.decision_kinds.items()}
-    found = [k for k in yes if context.file(f"directions/base-{k}.safetensors").is_file()]
-    rates: dict[str, dict[str, float]] = {}
+    """Those asked for; else, of those with a direction, the two whose use tuning changed most.
+
+    Use is counted per answer: a decision that hardly ever comes up explains no gain.
+    """
+    wanted = context.settings.strategies
+    kinds = context.task.decision_kinds
+    if unknown := [kind for kind in wanted if kind not in kinds]:
+        raise Refusal(f"strategy {unknown[0]!r} is not known; there are {', '.join(kinds)}.")
+    found = [k for k in kinds if context.file(f"directions/base-{k}.safetensors").is_file()]
+    if wanted:
+        return [k for k in wanted if k in found]
+    used: dict[str, Counter[str]] = {}
     for which in MODELS:
         judged = context.selected(which)
         marked = mark(context.task, judged.problems, judged.rollouts)
-        rates[which] = {s.kind: s.estimate.value for s in shares(marked) if s.choice == yes[s.kind]}
-    apart = {k: abs(rates["tuned"].get(k, 0.0) - rates["base"].get(k, 0.0)) for k in found}
-    return sorted(found, key=lambda k: -apart[k])[:KINDS]
+        used[which] = Counter(m.kind for m in marked if m.choice == next(iter(kinds[m.kind])))
+    return sorted(found, key=lambda k: -abs(used["tuned"][k] - used["base"][k]))[:KINDS]
 
 
 def direction(context: Context, which: str, kind: str) -> Direction:
