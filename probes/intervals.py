@@ -87,7 +87,7 @@ class Estimate:
 
 def undefined(reason: str, n: int, level: Number = LEVEL) -> Estimate:
     """An estimate without a number."""
-    return Estimate(math.nan, math.nan, math.nan, n, math.nan, level, reason)
+    return Estimate(math.nan, math.nan, math.nan, n, math.nan, float(level), reason)
 
 
 def bootstrap(
@@ -155,7 +155,7 @@ def bootstrap_weights(
         return undefined("too few problems carry it: some resamples have none", n, level)
     draws = draws[np.isfinite(draws)]
     low, high = np.quantile(draws, _bca(draws, value, jackknife, level))
-    return Estimate(value, float(low), float(high), n, float(draws.std(ddof=1)), level)
+    return Estimate(value, float(low), float(high), n, float(draws.std(ddof=1)), float(level))
 
 
 def rate(
@@ -195,7 +195,8 @@ def difference(
     rise = exact_rate(float(np.maximum(change, 0).sum()), n, level=half)
     fall = exact_rate(float(np.maximum(-change, 0).sum()), n, level=half)
     low, high = rise.low - fall.high, rise.high - fall.low
-    return Estimate(float(change.mean()), low, high, n, _half_width_error(low, high, level), level)
+    se = _half_width_error(low, high, level)
+    return Estimate(float(change.mean()), low, high, n, se, float(level))
 
 
 def ratio(
@@ -244,12 +245,12 @@ def exact_rate(successes: Number, trials: int, *, level: Number = LEVEL) -> Esti
         else 1.0
     )
     return Estimate(
-        successes / trials,
+        float(successes / trials),
         float(low),
         float(high),
         trials,
         _half_width_error(float(low), float(high), level),
-        level,
+        float(level),
     )
 
 
@@ -264,7 +265,7 @@ def wilson(successes: Number, trials: int, *, level: Number = LEVEL) -> Estimate
     centre = (share + spread / 2) / (1 + spread)
     half = math.sqrt(spread * (share * (1 - share) + spread / 4)) / (1 + spread)
     low, high = max(0.0, centre - half), min(1.0, centre + half)
-    return Estimate(share, low, high, trials, half / z, level)
+    return Estimate(float(share), float(low), float(high), trials, half / z, float(level))
 
 
 def detection_limit(trials: int, *, level: Number = LEVEL) -> float:
@@ -287,7 +288,7 @@ def equivalent(change: Estimate, margin: Number) -> bool:
     """
     if not margin > 0:
         raise Refusal(f"margin {margin} leaves no room; state the change that would matter, > 0.")
-    return change.defined and -margin < change.low and change.high < margin
+    return bool(change.defined and -margin < change.low and change.high < margin)
 
 
 def detectable(change: Estimate, *, power: float = 0.8) -> float:

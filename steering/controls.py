@@ -129,7 +129,8 @@ def unembeddings(model: Model, tokens: Sequence[int]) -> Float[Tensor, "tokens d
     if not tokens or not all(0 <= token < model.vocab for token in tokens):
         raise Refusal(f"tokens {list(tokens)}: the vocabulary has 0..{model.vocab - 1}.")
     weight = model.net.get_output_embeddings().weight.detach()[list(tokens)]  # type: ignore[operator]
-    norms = [m for m in model.net.base_model.children() if "norm" in type(m).__name__.lower()]
+    stack = model.net.base_model.children()  # type: ignore[operator]
+    norms = [m for m in stack if "norm" in type(m).__name__.lower()]
     if len(norms) != 1:
         raise Refusal(f"{model.name} has {len(norms)} final norms; the gain of one is needed.")
     if isinstance(norms[0], nn.LayerNorm):

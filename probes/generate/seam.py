@@ -83,8 +83,10 @@ class Observer(Protocol):
     more or fewer `rows` than before.
     """
 
-    sites: Sequence[str]
-    """Full names, "blocks.1.hook_resid_post"."""
+    @property
+    def sites(self) -> Sequence[str]:
+        """Full names, "blocks.1.hook_resid_post"."""
+        ...
 
     def seat(self, slots: Sequence[int], requests: Sequence[Request], rows: int) -> None:
         """From now on `requests[i]` is in row `slots[i]` of passes with `rows` rows."""
@@ -126,8 +128,10 @@ class Writer(Protocol):
     of them once, so that their caches stay in step.
     """
 
-    steppers: Sequence[Any]
-    """Every `Stepper` it uses."""
+    @property
+    def steppers(self) -> Sequence[Any]:
+        """Every `Stepper` it uses."""
+        ...
 
     def next(self, tokens: Int[Tensor, " rows"], turn: Turn) -> Choice:
         """One token for each row, given the newest one of each."""

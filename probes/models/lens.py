@@ -22,7 +22,7 @@ def bridge(model: Model) -> Any:
     tensors = [*model.net.parameters(), *model.net.buffers()]
     shared = copy.deepcopy(model.net, {id(t): t for t in tensors})
     # The bridge chooses its adapter by this name, which a model made from a config lacks.
-    shared.config.architectures = [type(model.net).__name__]
+    shared.config.architectures = [type(model.net).__name__]  # type: ignore[union-attr]
     return TransformerBridge.boot_transformers(
         model.name,
         hf_model=shared,

@@ -92,7 +92,7 @@ def load(
             f"{', '.join(ARCHITECTURES)} (a line each in probes.models.sites)."
         )
     try:
-        net, report = AutoModelForCausalLM.from_pretrained(
+        net, report = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
             folder, dtype=dtype, use_safetensors=True, output_loading_info=True
         )
     except (RuntimeError, OSError, SafetensorError) as error:
@@ -168,7 +168,7 @@ def _tokenizer(source: str | Path, folder: Path, net: nn.Module) -> PreTrainedTo
     ):
         raise Refusal(f"{source} has no tokenizer (tokenizer.json) beside its weights.")
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    rows = net.get_input_embeddings().weight.shape[0]
+    rows = net.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
     if len(tokenizer) > rows:
         raise Refusal(
             f"{source}: the tokenizer knows {len(tokenizer)} tokens and the model {rows}: the "
@@ -220,7 +220,7 @@ def encode(model: Model, prompt: str) -> tuple[int, ...]:
     if not tokens:
         raise Refusal("the prompt is empty: the first token is chosen after at least one.")
     unknown = model.tokenizer.unk_token_id
-    if unknown in tokens and model.tokenizer.unk_token not in prompt:
+    if unknown in tokens and str(model.tokenizer.unk_token) not in prompt:
         known = model.tokenizer.get_vocab()
         words = [w for w in prompt.split() if w not in known]
         raise Refusal(
@@ -232,4 +232,4 @@ def encode(model: Model, prompt: str) -> tuple[int, ...]:
 
 def decode(model: Model, tokens: Sequence[int]) -> str:
     """The text of tokens, special ones left out."""
-    return model.tokenizer.decode(list(tokens), skip_special_tokens=True)
+    return str(model.tokenizer.decode(list(tokens), skip_special_tokens=True))

@@ -70,7 +70,7 @@ def architecture(net: nn.Module) -> Architecture:
 
 def blocks(net: nn.Module) -> list[nn.Module]:
     """The blocks of a causal LM, first to last."""
-    return list(net.get_submodule(architecture(net).blocks))
+    return list(net.get_submodule(architecture(net).blocks))  # type: ignore[arg-type]
 
 
 def layer_index(layer: int, depth: int) -> int:

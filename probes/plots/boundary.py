@@ -28,7 +28,7 @@ def pass_at_k(frame: pd.DataFrame, stem: Path) -> list[Path]:
                     absent(axes)
                     continue
                 _guesses(axes, pick(frame, skill=skill), measure)
-                for (model, part), rows in of_it.groupby(["model", "part"]):
+                for (model, part), rows in of_it.groupby(["model", "part"]):  # type: ignore[misc]
                     band(axes, rows, COLOURS[model], ls=DASHES.get(part, "-"), ms=2.2)
                 axes.set_ylim(-0.03, 1.03)
                 axes.set_xscale("log", base=2)

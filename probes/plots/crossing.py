@@ -54,7 +54,7 @@ def crossing(frame: pd.DataFrame, stem: Path) -> list[Path]:
 def terms(axes: Axes, frame: pd.DataFrame, part: str) -> None:
     """Deployment, execution and interaction over all skills, with their control, in one panel."""
     rows = pick(frame, measure=[f"{t} valid" for t in TERMS], part=[part])
-    rows = rows[rows.skill == ""]
+    rows = pick(rows, skill="")
     if rows.empty:
         absent(axes)
         return

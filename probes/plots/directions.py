@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.axes import Axes
 
-from probes.plots.style import COLOURS, MANY, NULL, absent, band, key, page, pick, written
+from probes.plots.style import COLOURS, MANY, NULL, absent, band, key, page, pick, where, written
 
 SITE = "hook_resid_post"
 METHODS = {"difference": "-", "pca": ":", "logistic": (0, (4, 1.5))}
@@ -63,7 +63,7 @@ def activation_shift(frame: pd.DataFrame, stem: Path) -> list[Path]:
                 continue
             for site, colour in zip(sites, MANY, strict=False):
                 for setting, dashes in zip(texts, ("-", (0, (3, 2))), strict=False):
-                    here = of_it[of_it.site.str.endswith(site) & (of_it.setting == setting)]
+                    here = pick(where(of_it, of_it.site.str.endswith(site)), setting=setting)
                     band(axes, here, colour, ls=dashes)
             axes.set_xticks(sorted(of_it.x.unique()))
             axes.set_xlabel("layer")
@@ -94,7 +94,7 @@ def _auc(axes: Axes, rows: pd.DataFrame) -> None:
 
 def _here(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of the residual stream behind each block."""
-    return rows[rows.site.str.endswith(SITE)]
+    return where(rows, rows.site.str.endswith(SITE))
 
 
 def _short(site: str) -> str:

@@ -4,7 +4,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from probes.plots.style import COLOURS, MANY, NULL, absent, band, key, page, pick, whisker, written
+from probes.plots.style import (
+    COLOURS,
+    MANY,
+    NULL,
+    absent,
+    band,
+    key,
+    page,
+    pick,
+    where,
+    whisker,
+    written,
+)
 
 MEASURES = {
     "option rate": "rate of the strategy",
@@ -22,7 +34,7 @@ def dose_response(frame: pd.DataFrame, stem: Path) -> list[Path]:
     decisions as far as it does (equal KL).
     """
     rows = pick(frame, measure=list(MEASURES), model="base")
-    rows = rows[rows.x.notna() & (rows.kind != "")]
+    rows = where(rows, rows.x.notna() & (rows.kind != ""))
     kinds = list(dict.fromkeys(rows.kind)) or [""]
     controls = sorted(set(rows.setting) - {"direction"})
     width = max(5.0, 1.2 + 2.9 * len(kinds))
@@ -47,7 +59,7 @@ def dose_response(frame: pd.DataFrame, stem: Path) -> list[Path]:
                         look = {"across": False, "fmt": "D", "ms": 3.5}
                         whisker(axes, row, place, colour, **look)
                 if measure == "option rate":
-                    for _, row in tuned[tuned.x.isna()].iterrows():
+                    for _, row in where(tuned, tuned.x.isna()).iterrows():
                         axes.axhline(row.value, color=COLOURS["tuned"], lw=1.2)
                         axes.axhspan(row.low, row.high, color=COLOURS["tuned"], alpha=0.12, lw=0)
                 axes.axvline(0, color=NULL, lw=0.8)

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from probes.plots.style import COLOURS, absent, key, page, pick, whisker, written
+from probes.plots.style import COLOURS, absent, key, page, pick, where, whisker, written
 
 
 def strategy_mix(frame: pd.DataFrame, stem: Path) -> list[Path]:
     """Rate of each strategy in base and tuned, over all problems and by skill."""
     rates = pick(frame, measure="option rate", model=["base", "tuned"])
-    rates = rates[rates.x.isna() & (rates.setting != "no")]  # "no" is the rest of "yes"
-    pooled = rates[rates.skill == ""]
+    rates = where(rates, rates.x.isna() & (rates.setting != "no"))  # "no" is the rest of "yes"
+    pooled = pick(rates, skill="")
     options = list(dict.fromkeys(zip(pooled.kind, pooled.setting, strict=True)))
     kinds = list(dict.fromkeys(pooled.kind))
     skills = ["", *sorted(set(rates.skill) - {""})]

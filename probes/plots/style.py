@@ -98,7 +98,12 @@ def pick(frame: pd.DataFrame, **columns: Any) -> pd.DataFrame:
     for name, value in columns.items():
         wanted = value if isinstance(value, (list, tuple)) else [value]
         kept &= frame[name].isin(list(wanted)).to_numpy()
-    return frame[kept]
+    return where(frame, kept)
+
+
+def where(frame: pd.DataFrame, kept: Any) -> pd.DataFrame:
+    """The rows of a mask."""
+    return frame.loc[np.asarray(kept, dtype=bool), :]  # type: ignore[return-value]
 
 
 def band(axes: Axes, rows: pd.DataFrame, colour: str, label: str = "", **line: Any) -> None:

@@ -32,9 +32,9 @@ def summary(
     ratios = {"width_ratios": (1, 1, 1.1)}
     with page(stem, 1, 3, width=9.0, height=height, **ratios) as (figure, axs):
         once, often, why = axs[0]
-        _models(once, valid[valid.x == 1], frame, skills)
+        _models(once, pick(valid, x=1.0), frame, skills)
         once.set_title("How often?\none try")
-        _models(often, valid[valid.x == most], frame, skills)
+        _models(often, pick(valid, x=most), frame, skills)
         often.set_title(f"Could it at all?\n{most:g} tries" if len(valid) else "Could it at all?")
         names = [f"{s}\n{labels[s]}" if labels and s in labels else s or "all" for s in skills]
         once.set_yticks(range(len(skills)), list(reversed(names)))
@@ -65,7 +65,7 @@ def _models(axes: Axes, rows: pd.DataFrame, frame: pd.DataFrame, skills: list[st
     if rows.empty:
         absent(axes)
         return
-    for _, row in rows[rows.skill.isin(skills)].iterrows():
+    for _, row in pick(rows, skill=skills).iterrows():
         model = 0.12 if row.model == "base" else -0.12
         half = 0.05 if row.part == "touched" else -0.05 if row.part else 0.0
         place = len(skills) - 1 - skills.index(row.skill) + model * 1.6 - half

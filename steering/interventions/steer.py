@@ -129,7 +129,7 @@ class Steer:
     def edited(self, site: str, now: Pass) -> Bool[np.ndarray, "rows width"]:
         """The cells that this pass edits at a site (for `probes.capture.Capture`)."""
         windows = self._windows(site)
-        return windows.inside(now.positions, self.newest).any(0)
+        return np.any(windows.inside(now.positions, self.newest), axis=0)
 
     def check(self) -> Counter[Hashable]:
         """Compare how many positions were edited with what the windows said for the passes run.

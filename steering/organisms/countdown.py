@@ -190,11 +190,11 @@ class Writer:
         while len(pool) > 1:
             here = State(pool, goal)
             steps = [s for s in _from_givens(here, self.rules) if goal in reach(s[4], self.rules)]
-            a, operator, b, result = self.draw.choice(steps)[:4]
+            a, operator, b, result, *_ = self.draw.choice(steps)
             if operator != "-" and self._chance(0.5):
                 a, b = b, a
             pool = _after(here, a, operator, b, result).pool
-        tree = pool[0][1]
+        tree = pool[0][1]  # type: ignore[misc]
         for operator, right in reversed(state.wraps):
             tree = (operator, tree, right)
         return tree

@@ -130,7 +130,7 @@ def otherwise(chooser: Chooser) -> Chooser:
     return lambda request, written: not chooser(request, written)
 
 
-def by_setting(choosers: Mapping[Hashable, Chooser]) -> Chooser:
+def by_setting(choosers: Mapping[Any, Chooser]) -> Chooser:
     """Each answer by the rule of its own setting, so that one batch holds them all."""
     return lambda request, written: choosers[request.setting](request, written)
 

@@ -80,7 +80,7 @@ def save(
 
     out.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".checkpoint-", dir=out))
-    names = {weight: name for name, weight in net.named_parameters()}
+    names: dict[torch.Tensor, str] = {weight: name for name, weight in net.named_parameters()}
     weights = {name: weight.detach().cpu().contiguous() for weight, name in names.items()}
     moments = {
         f"{names[weight]}:{key}": value.detach().cpu().contiguous()

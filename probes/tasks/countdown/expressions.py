@@ -95,8 +95,9 @@ def outcomes(numbers: tuple[int, ...], rules: Rules) -> Counter[int | None]:
         for a, ways_a in left.items():
             for b, ways_b in right.items():
                 for operator in rules.operators:
-                    broken = a is None or b is None
-                    found[None if broken else rules.apply(a, operator, b)] += ways_a * ways_b
+                    whole = a is not None and b is not None
+                    value = rules.apply(a, operator, b) if whole else None  # type: ignore[arg-type]
+                    found[value] += ways_a * ways_b
     return found
 
 
@@ -156,4 +157,5 @@ def canonical(tree: Tree) -> Tree:
     if isinstance(tree, int):
         return tree
     pair = [canonical(tree[1]), canonical(tree[2])]
-    return (tree[0], *(pair if tree[0] == "-" else sorted(pair, key=repr)))
+    first, second = pair if tree[0] == "-" else sorted(pair, key=repr)
+    return (tree[0], first, second)

@@ -116,7 +116,7 @@ def learn(
                         f"{settings.rate}."
                     )
                 optimiser.step()
-                tally.update(steps=1, norm=norm)
+                tally.update(steps=1, norm=norm)  # type: ignore[arg-type]
     tokens, steps = max(tally["tokens"], 1), max(tally["steps"], 1)
     return {
         "low": tally["low"] / tokens,
@@ -178,6 +178,6 @@ def parts(answers: Sequence[Answer], settings: RlvrSettings, device: torch.devic
         rows = teaching[i : i + settings.rows]
         widest = lengths[rows[-1]]
         first = min(len(ordered[row].prompt) for row in rows)
-        block = (x[rows, :widest].to(device) for x in (ids, weights, old))
-        found.append(Rows(*block, advantages[rows].to(device), first))
+        here, weighed, before = (x[rows, :widest].to(device) for x in (ids, weights, old))
+        found.append(Rows(here, weighed, before, advantages[rows].to(device), first))
     return found

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -77,7 +78,7 @@ def rlvr(
             begun = time.perf_counter()
             drawn = draw(len(problems), settings, update)
             requests = [Request(named[i][0], sample, *named[i][1:]) for i, sample in drawn]
-            decoding = Decoding(settings.temperature, stop=(model.tokenizer.eos_token_id,))
+            decoding = Decoding(settings.temperature, stop=(model.tokenizer.eos_token_id,))  # type: ignore[arg-type]
             rollouts = generate(tuned, requests, decoding, batch=settings.batch, seed=settings.seed)
             asked = [problems[i] for i, _ in drawn]
             graded = grade_all(task, asked, [r.text for r in rollouts])
@@ -86,9 +87,9 @@ def rlvr(
             answers = compared(requests, rollouts, rewards, settings.advantage)
             learned = learn(net, optimiser, model.net, answers, settings, update)
             done = time.perf_counter()
-            seen = measured(task, asked, rollouts, graded, rewards)
+            seen: dict[str, Any] = measured(task, asked, rollouts, graded, rewards)
             spent = {"sampling": sampled - begun, "learning": done - sampled}
-            curve.append(RlvrRow(update=update + 1, **seen, **learned, **spent))
+            curve.append(RlvrRow(update=update + 1, **seen, **learned, **spent))  # type: ignore[arg-type]
             if out and ((update + 1) % settings.save_every == 0 or update + 1 == settings.updates):
                 save(out, update + 1, net, optimiser, curve, identity, RlvrRow)
             bar.set_postfix_str(f"reward {curve[-1].reward:.3f}", refresh=False)
