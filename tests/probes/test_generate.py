@@ -276,14 +276,13 @@ def test_no_hook_outlives_its_pass(model):
 
     class Breaks(Add):
         def at(self, site, x, now):
-            assert hooks() == 1
+            assert hooks() == before + 1
             raise KeyError("broken")
 
-    before = hooks()
-    assert before == 0
+    before = hooks()  # other tests, and transformers itself, may have left some
     with pytest.raises(KeyError, match="broken"):
         generate(model, requests(3), observers=[Breaks({})])
-    assert hooks() == 0
+    assert hooks() == before
 
 
 def test_replay_is_the_forward_pass_of_each_sequence(any_model):
