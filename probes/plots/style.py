@@ -146,8 +146,8 @@ def key(figure: Figure, entries: Sequence[tuple[str, dict[str, Any]]], columns: 
 def absent(axes: Axes, what: str = "not measured") -> None:
     """Say in a panel that there is nothing to show."""
     axes.text(0.5, 0.5, what, ha="center", va="center", transform=axes.transAxes, color=NULL)
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.tick_params(length=0, labelbottom=False, labelleft=False)  # ticks may be shared
+    axes.grid(False)
 
 
 def named(skill: str) -> str:

@@ -78,4 +78,4 @@ def _models(axes: Axes, rows: pd.DataFrame, frame: pd.DataFrame, skills: list[st
             axes.plot([guesses.mean()] * 2, ends, color=NULL, ls=":", lw=1.4)
     axes.set_xlim(-0.04, 1.04)
     axes.set_ylim(-0.6, len(skills) - 0.4)
-    axes.set_xlabel("problems with a valid answer (share)")
+    axes.set_xlabel("problems, validly solved")

@@ -27,11 +27,9 @@ class Calibrate:
         """Score and show; the path of the JSON."""
         from dataclasses import asdict
 
-        from rich.console import Console
-
         from probes.records import write_json
         from steering.calibration import FIXED_ON, agreement, score, shipped_copies
-        from steering.cli.progress import bar
+        from steering.cli.progress import bar, console
 
         copies, scored = shipped_copies(self.organisms), []
         with bar("organisms", len(copies)) as advance:
@@ -39,12 +37,12 @@ class Calibrate:
                 args = {"problems": self.problems, "samples": self.samples}
                 scored += score(copy, self.task, self.out, **args)
                 advance(1)
-        Console(stderr=True).print(shown(scored))
+        console().print(shown(scored))
         held = [line for line in scored if line.seed != FIXED_ON]
         right = {"all": agreement(scored), "held-out seeds": agreement(held)}
         for name, share in right.items():
             decided = sum(s.verdict != "undecided" for s in (scored if name == "all" else held))
-            Console(stderr=True).print(f"right of {decided} decided, {name}: {share or 'none'}")
+            console().print(f"right of {decided} decided, {name}: {share or 'none'}")
         file = self.out / "calibration.json"
         lines = [{**asdict(s), "verdict": s.verdict} for s in scored]
         write_json(file, {"right": {k: v and asdict(v) for k, v in right.items()}, "lines": lines})

@@ -34,13 +34,11 @@ class Verdict:
 
     def run(self) -> str:
         """Measure, conclude, show; the path of the folder, or the JSON."""
-        from rich.console import Console
-
+        from steering.cli.progress import console
         from steering.verdict import render, verdict
 
         found = verdict(with_rollouts(self.settings))
-        console = Console(stderr=True)
-        console.print(render(found))
+        console().print(render(found))
         if not self.json:
             return str(self.out)
         return (self.out / "verdict.json").read_text().rstrip()
