@@ -20,3 +20,8 @@ run() { tr '\n' '\0' | xargs -0 -P "${WORKERS:-2}" -I{} bash -c '{}'; }
 { base 0; twin 0; base 2; early chain-base base 1; for s in 1 2; do early chain-twin twin $s; done; } | run
 { longer chain base 1; for s in 1 2; do longer chain-twin twin $s; done; } | run
 { for s in 0 1 2; do rl $s 0; rltwin $s; coin $s; created $s; done; rl 0 1; rl 0 2; } | run
+D=data/organisms/countdown
+echo "whenhow train base --recipe countdown --out $D/base" | run
+for s in 0 1 2; do
+  echo "whenhow train rl --recipe countdown-rl --base $D/base --seed $s --out $D/rl-$s"
+done | run
