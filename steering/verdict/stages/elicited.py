@@ -72,7 +72,7 @@ def gold(context: Context) -> list[Measurement]:
 
 
 def hidden(context: Context) -> list[str]:
-    """Skills with divided entries that sampling the base does not show on either half."""
+    """Skills with divided entries that sampling the base leaves unshown on some half."""
     rows = read_table(table(context.settings.out, "boundary"), Measurement)[0]
     found: dict[str, bool] = {}
     for skill, part in groups(context.test):
@@ -80,5 +80,5 @@ def hidden(context: Context) -> list[str]:
         guess = pick(rows, "guess rate", skill=skill, part=part)
         if part and mass and guess:
             limit = max(guess.value, 1 / context.settings.tuning_rollouts)
-            found[skill] = found.get(skill, True) and not mass.low > limit
-    return [skill for skill, absent in found.items() if absent]
+            found[skill] = found.get(skill, False) or not mass.low > limit
+    return [skill for skill, unshown in found.items() if unshown]
