@@ -27,7 +27,7 @@ def pass_at_k(frame: pd.DataFrame, stem: Path) -> list[Path]:
                 if of_it.empty:
                     absent(axes)
                     continue
-                _guesses(axes, pick(frame, skill=skill), measure)
+                _guesses(axes, pick(frame, skill=skill))
                 for (model, part), rows in of_it.groupby(["model", "part"]):  # type: ignore[misc]
                     band(axes, rows, COLOURS[model], ls=DASHES.get(part, "-"), ms=2.2)
                 axes.set_ylim(-0.03, 1.03)
@@ -51,12 +51,9 @@ def pass_at_k(frame: pd.DataFrame, stem: Path) -> list[Path]:
 _PARTS = ("untouched", "touched")
 
 
-def _guesses(axes, rows: pd.DataFrame, measure: str) -> None:
-    """What guessing reaches: within k tries, or at one where traces are asked for."""
+def _guesses(axes, rows: pd.DataFrame) -> None:
+    """What guessing reaches within k tries; a lucky trace needs a lucky answer at least."""
     guessing = pick(rows, measure="pass@k", model="guessing").drop_duplicates("x")
-    once = pick(rows, measure="guess rate").value
-    if measure == "pass@k" and len(guessing):
+    if len(guessing):
         line = guessing.sort_values("x")
         axes.plot(line.x, line.value, color=NULL, ls=":", lw=1.3)
-    elif len(once):
-        axes.axhline(once.mean(), color=NULL, ls=":", lw=1.3)

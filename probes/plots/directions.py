@@ -23,6 +23,7 @@ def directions(frame: pd.DataFrame, stem: Path) -> list[Path]:
         fig,
         axs,
     ):
+        labelled = False
         for j, kind in enumerate(kinds):
             _auc(axs[0, j], pick(aucs, kind=kind))
             axs[0, j].set_title(kind)
@@ -35,6 +36,8 @@ def directions(frame: pd.DataFrame, stem: Path) -> list[Path]:
                 band(axs[1, j], pick(of_it, setting=method), "k", ls=dashes)
             axs[1, j].axhline(0, color=NULL, lw=0.8)
             axs[1, j].set_ylim(-1.05, 1.05)
+            axs[1, j].tick_params(labelleft=not labelled)  # the first panel may be empty
+            labelled = True
             axs[1, j].set_xticks(sorted(of_it.x.unique()))
         axs[0, 0].set_ylabel("AUC on held-out problems")
         axs[1, 0].set_ylabel("cosine, base and tuned")

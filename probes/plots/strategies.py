@@ -6,12 +6,17 @@ import pandas as pd
 
 from probes.plots.style import COLOURS, absent, key, page, pick, where, whisker, written
 
+RARE = 0.01
+"""A word that is none of a decision's options gets a panel where it is commoner than this."""
+
 
 def strategy_mix(frame: pd.DataFrame, stem: Path) -> list[Path]:
     """Rate of each strategy in base and tuned, over all problems and by skill."""
     rates = pick(frame, measure="option rate", model=["base", "tuned"])
     rates = where(rates, rates.x.isna() & (rates.setting != "no"))  # "no" is the rest of "yes"
     pooled = pick(rates, skill="")
+    shown = pooled.groupby(["kind", "setting"]).value.transform("max")
+    pooled = where(pooled, (pooled.setting != "other") | (shown > RARE))
     options = list(dict.fromkeys(zip(pooled.kind, pooled.setting, strict=True)))
     kinds = list(dict.fromkeys(pooled.kind))
     skills = ["", *sorted(set(rates.skill) - {""})]

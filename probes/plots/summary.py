@@ -72,7 +72,9 @@ def _models(axes: Axes, rows: pd.DataFrame, frame: pd.DataFrame, skills: list[st
         face = "white" if row.part == "touched" else COLOURS[row.model]
         whisker(axes, row, place, COLOURS[row.model], ms=4.5, mfc=face)
     for place, skill in enumerate(reversed(skills)):
-        guesses = pick(frame, measure="guess rate", skill=skill).value
+        guesses = pick(
+            frame, measure="pass@k", model="guessing", skill=skill, x=rows.x.iloc[0]
+        ).value
         if len(guesses):
             ends = place - 0.42, place + 0.42
             axes.plot([guesses.mean()] * 2, ends, color=NULL, ls=":", lw=1.4)

@@ -242,10 +242,11 @@ class _Worker:
             ) from None
 
     def stop(self) -> None:
+        self.pipe.close()  # an idle worker meets the pipe's end and leaves in good order
+        self.process.join(timeout=2)
         if self.process.is_alive():
             self.process.terminate()  # nothing is lost: every file appears whole or not at all
         self.process.join()
-        self.pipe.close()
 
 
 def _serve(pipe: Connection, settings: VerdictSettings) -> None:
