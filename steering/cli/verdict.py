@@ -11,7 +11,9 @@ from probes import DATA
 from steering.verdict.settings import VerdictSettings
 
 ORGANISMS = DATA / "organisms" / "chain"
-SHIPPED = VerdictSettings(str(ORGANISMS / "base-0"), str(ORGANISMS / "rl-0-0"))
+SHIPPED = VerdictSettings(
+    str(ORGANISMS / "base-0"), str(ORGANISMS / "rl-0-0"), twin=str(ORGANISMS / "twin-0")
+)
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,17 @@ class Verdict:
         from steering.cli.progress import console
         from steering.verdict import render, verdict
 
-        found = verdict(with_rollouts(self.settings))
+        found = verdict(with_rollouts(own_twin(self.settings)))
         console().print(render(found))
         if not self.json:
             return str(self.out)
         return (self.out / "verdict.json").read_text().rstrip()
+
+
+def own_twin(settings: VerdictSettings) -> VerdictSettings:
+    """The settings without the shipped base's twin, where the base is another."""
+    foreign = settings.twin == SHIPPED.twin and settings.base != SHIPPED.base
+    return replace(settings, twin="") if foreign else settings
 
 
 def with_rollouts(settings: VerdictSettings) -> VerdictSettings:

@@ -8,6 +8,9 @@ from typing import Any
 from probes.records import Measurement, unique
 from steering.verdict.rules import UNTOUCHED, Conclusion, SkillVerdict, pick, said
 
+BESIDE = ("last three tokens", "decision logit", "random weights", "twin", "shuffled labels")
+"""Baselines of an AUC, in the order of the table."""
+
 
 @dataclass(frozen=True)
 class Line:
@@ -65,21 +68,28 @@ def _ends(rows: Sequence[Measurement]) -> list[Line]:
 
 
 def _sharpening(rows: Sequence[Measurement]) -> list[Line]:
-    tuned = pick(rows, "valid@k", x=1.0, model="tuned")
+    """The base decoded more sharply, against the tuned; the tuned at the base's entropy."""
+    controls = {
+        "sharpened valid": pick(rows, "valid@k", x=1.0, model="tuned"),
+        "sharpened right": pick(rows, "pass@k", x=1.0, model="tuned"),
+    }
+    base = pick(rows, "valid@k", x=1.0, model="base")
     found = []
     for r in rows:
-        if r.measure == "sharpened valid" and not r.skill and not r.part and r.model == "base":
+        if r.measure not in controls or r.skill or r.part or " - " in r.model:
+            continue
+        tuned = controls[r.measure]
+        of = "" if r.measure == "sharpened valid" else " (right answers)"
+        if r.model == "base":
             reached = tuned is not None and r.high >= tuned.value
             speaks = "sharpening may explain it" if reached else "more than sharpening"
-            found.append(
-                Line(
-                    "Is it only sharpening?",
-                    f"base, {r.setting}",
-                    said(r),
-                    f"tuned {said(tuned)}",
-                    speaks,
-                )
-            )
+            control = f"tuned {said(tuned)}"
+        else:
+            gone = base is not None and r.low <= base.value
+            speaks = "sharpening may explain it" if gone else "more than sharpening"
+            control = f"base {said(base)}"
+        label = f"{r.model}, {r.setting}{of}"
+        found.append(Line("Is it only sharpening?", label, said(r), control, speaks))
     return found
 
 
@@ -93,8 +103,14 @@ def _crossed(rows: Sequence[Measurement]) -> list[Line]:
             r = pick(rows, f"{name} valid", part=part, setting="decision tokens")
             if r is None:
                 continue
-            beside = f"random tokens {said(control)}" if name == "deployment" else ""
             sign = _sign(r, speaks, f"against {speaks}", "not shown")
+            beside = ""
+            if name == "deployment":
+                beside = f"random tokens {said(control)}"
+                apart = "decision tokens - random tokens"
+                beyond = pick(rows, "deployment valid", part=part, setting=apart)
+                if sign == speaks and not (beyond and beyond.low > 0):
+                    sign = "no more than random tokens"
             found.append(Line("When or how?", name + where, said(r), beside, sign))
     return found
 
@@ -133,10 +149,7 @@ def _directions(rows: Sequence[Measurement]) -> list[Line]:
         r = pick(rows, "auc", model="base", kind=kind, setting="chosen")
         if r is None:
             continue
-        beside = {
-            name: pick(rows, "auc", model="base", kind=kind, setting=name)
-            for name in ("last three tokens", "decision logit", "random weights", "shuffled labels")
-        }
+        beside = {name: pick(rows, "auc", model="base", kind=kind, setting=name) for name in BESIDE}
         # What labels without meaning reach is the end of their interval, not their mean.
         bars = [
             (b.high if n == "shuffled labels" else b.value)

@@ -355,10 +355,12 @@ def _crossing(rows: Sequence[Measurement]) -> list[str]:
         return []
     deploy, execute, together = terms
     where = f" on {part} entries" if part else ""
+    null = pick(rows, "deployment valid", part=part, setting="random tokens")
+    beside = f"; as many random tokens: {said(null)}" if null else ""
     return [
         f"Crossed decoding puts the gain{where} down to when ({said(deploy)}, the tuned model's "
-        f"decisions in the base), how ({said(execute)}, its execution under the base's decisions) "
-        f"and both together ({said(together)})."
+        f"decisions in the base{beside}), how ({said(execute)}, its execution under the base's "
+        f"decisions) and both together ({said(together)})."
     ]
 
 

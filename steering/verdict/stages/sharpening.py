@@ -4,7 +4,7 @@ from typing import Any
 
 from probes.intervals import difference, rate
 from probes.records import Measurement
-from steering.decoding import TEMPERATURES, Sharpened, sharpen, sharpening
+from steering.decoding import TEMPERATURES, Sharpened, sharpen, sharpening, votes
 from steering.verdict.context import Context
 from steering.verdict.rows import row
 from steering.verdict.stages.rollouts import BATCH
@@ -37,7 +37,10 @@ def run(context: Context, tick: Any) -> list[Measurement]:
 
 
 def pooled(answers: Sharpened, seed: int) -> list[Measurement]:
-    """Valid answers over all skills under each decoding, and the tuned model's lead: skill ""."""
+    """Valid answers over all skills under each decoding, and the tuned model's lead: skill "".
+
+    A vote is over final answers and has no trace, so it is compared on right ones.
+    """
     arms = {
         ("base", "greedy"): answers.greedy,
         ("base", "best temperature"): answers.best,
@@ -50,4 +53,9 @@ def pooled(answers: Sharpened, seed: int) -> list[Measurement]:
         lead = difference(tuned, values, seed=seed)
         rows.append(row("sharpened valid", rate(values, seed=seed), model=model, setting=setting))
         rows.append(row("sharpened valid", lead, model=f"tuned - {model}", setting=setting))
+    voted, right = votes(answers.base), answers.tuned.rates("right")
+    arm = {"setting": "majority vote"}
+    rows.append(row("sharpened right", rate(voted, seed=seed), model="base", **arm))
+    lead = difference(right, voted, seed=seed)
+    rows.append(row("sharpened right", lead, model="tuned - base", **arm))
     return rows
