@@ -37,7 +37,7 @@ def crossing(frame: pd.DataFrame, stem: Path) -> list[Path]:
         for axes, part in zip(below, ("untouched", "touched") if divided else ("",), strict=False):
             terms(axes, frame, part)
             if part == "touched":
-                axes.set_yticklabels([""] * len(axes.get_yticks()))
+                axes.tick_params(labelleft=False)
         if not divided:
             absent(below[1], "entries are not divided")
         figure.supylabel("who decides x who executes", fontsize=9, y=0.76)

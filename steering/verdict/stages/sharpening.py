@@ -54,8 +54,7 @@ def pooled(answers: Sharpened, seed: int) -> list[Measurement]:
         rows.append(row("sharpened valid", rate(values, seed=seed), model=model, setting=setting))
         rows.append(row("sharpened valid", lead, model=f"tuned - {model}", setting=setting))
     voted, right = votes(answers.base), answers.tuned.rates("right")
-    arm = {"setting": "majority vote"}
-    rows.append(row("sharpened right", rate(voted, seed=seed), model="base", **arm))
-    lead = difference(right, voted, seed=seed)
-    rows.append(row("sharpened right", lead, model="tuned - base", **arm))
+    vote, lead = rate(voted, seed=seed), difference(right, voted, seed=seed)
+    rows.append(row("sharpened right", vote, model="base", setting="majority vote"))
+    rows.append(row("sharpened right", lead, model="tuned - base", setting="majority vote"))
     return rows
