@@ -92,10 +92,17 @@ def rlvr(
             curve.append(RlvrRow(update=update + 1, **seen, **learned, **spent))  # type: ignore[arg-type]
             if out and ((update + 1) % settings.save_every == 0 or update + 1 == settings.updates):
                 save(out, update + 1, net, optimiser, curve, identity, RlvrRow)
-            bar.set_postfix_str(f"reward {curve[-1].reward:.3f}", refresh=False)
+            bar.set_postfix_str(told(curve[-1]), refresh=False)
             bar.update()
         bar.close()
     return tuned, curve
+
+
+def told(row: RlvrRow) -> str:
+    """The line of progress: reward, entropy, clipped tokens by side, strategies used."""
+    mix = " ".join(f"{kind} {share:.2f}" for kind, share in json.loads(row.mix).items())
+    clipped = f"clipped {row.low:.4f}/{row.high:.4f}"
+    return f"reward {row.reward:.3f} entropy {row.entropy:.3f} {clipped} {mix}"
 
 
 def draw(problems: int, settings: RlvrSettings, update: int) -> list[tuple[int, int]]:
