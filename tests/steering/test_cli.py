@@ -204,11 +204,21 @@ def test_a_signal_ends_a_training_with_status_130_and_says_how_to_go_on(tmp_path
     command = [sys.executable, "-c", "from steering.cli import main; main()"]
     command += ["train", "base", "--recipe", f"{tmp_path}/r.toml", "--out", f"{tmp_path}/m"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+
+    def heed():
+        """Whoever starts the tests in the background has them ignore the signal; children would."""
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=heed
+    ) as process:
         while not list(tmp_path.glob(".m.unfinished/checkpoint-*")) and process.poll() is None:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        said = process.communicate()[1]
+        try:
+            said = process.communicate(timeout=60)[1]
+        finally:
+            process.kill()
     assert process.returncode == 130, said
     assert "interrupted; the same command goes on from the last checkpoint" in said
     assert "Traceback" not in said
