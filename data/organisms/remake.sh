@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Remakes every shipped organism; `bash data/organisms/remake.sh` goes on where it was stopped.
-# A model that is there is left alone. With WORKERS=2 and one thread each it takes about 1.5 hours.
+# A model that is there is left alone. With WORKERS=2 and one thread each it takes an hour or two (an estimate; the run was never made in one go).
 set -eu
 cd "$(dirname "$0")/../.."
 export OMP_NUM_THREADS=1
