@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = {
     "probes": (
-        ("records", "intervals"),
+        ("records", "intervals", "measurements"),
         ("tasks", "verify"),
         ("models", "generate"),
         ("capture",),
@@ -24,6 +24,7 @@ ORDER = {
         ("objectives",),
         ("interventions", "controls"),
         ("evaluate",),
+        ("shards",),
         ("routing", "decoding"),
         ("training",),
         ("organisms",),
@@ -39,6 +40,7 @@ LIGHT = (
     "probes.boundary",
     "probes.directions",
     "probes.intervals",
+    "probes.measurements",
     "probes.plots",
     "probes.records",
     "probes.strategies",

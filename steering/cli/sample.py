@@ -33,7 +33,7 @@ class Sample:
     seed: int = 0
     """With problem and index it fixes the random numbers of an answer."""
 
-    resume = "the same command samples anew: a file of answers is whole or absent."
+    resume = "the same command goes on with the first shard of answers that was not finished."
 
     def run(self) -> str:
         """Sample; the path of the file."""
@@ -42,7 +42,7 @@ class Sample:
         from probes.generate import Decoding
         from probes.records import content_hash
         from steering.cli.progress import bar
-        from steering.evaluate import evaluate, save_judged
+        from steering.shards import sample_shards
         from steering.verdict.context import Context
         from steering.verdict.settings import VerdictSettings
         from steering.verdict.stages import rollouts
@@ -52,10 +52,11 @@ class Sample:
         context = Context(settings)
         asked = context.problems(self.split, self.problems)
         with bar("answers", len(asked) * self.samples) as advance:
-            judged = evaluate(
+            shards = sample_shards(
                 context.model("base"),
                 context.task,
                 asked,
+                self.out.with_name(f".{self.out.name}.unfinished"),
                 samples=self.samples,
                 decoding=Decoding(self.temperature, self.top_p),
                 seed=self.seed,
@@ -70,5 +71,6 @@ class Sample:
             about |= {"top_p": self.top_p}
         identity = content_hash(about)
         del about["version"]  # the table has its own key of this name
-        save_judged(self.out, judged, model=self.model, identity=identity, **about)
+        shards.merge(self.out, model=self.model, identity=identity, **about)
+        shards.remove()
         return str(self.out)

@@ -13,10 +13,14 @@ from probes.generate import Decoding
 from probes.models import Model
 from probes.records import Measurement, Refusal, atomic_write, content_hash, read_arrow, unique
 from steering.evaluate import Line, evaluate, load_judged, save_judged
-from steering.verdict.context import MODELS, RESULT_VERSION, Context
+from steering.verdict.context import MODELS, Context
 
 BATCH = 256
 """Rows decoded at a time: the small models are fastest there on one thread."""
+
+VERSION = 1
+"""Raised when answers change for the same settings, and only then: records carry it, and those of
+the shipped pair outlive a change of what is computed from them."""
 
 Tick = Callable[[int, int], Any]
 
@@ -63,7 +67,7 @@ def answers(context: Context, which: str, tick: Tick) -> list[Measurement]:
 def identity(context: Context, which: str) -> dict[str, Any]:
     """Everything that determines the answers, as it stands in a record's metadata."""
     return {
-        "version": RESULT_VERSION,
+        "version": VERSION,
         "digest": context.model(which).digest,
         "task": content_hash(context.task.settings),
         "problems": content_hash([p.id for p in context.test]),

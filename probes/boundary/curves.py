@@ -1,14 +1,4 @@
-"""The boundary of what a model can solve: pass@k and its critics, with intervals.
-
-    base = counts([r.problem for r in rollouts], graded)         # per problem: n, right, valid
-    curve(base, ks=(1, 4, 16))                                   # pass@k with problem bootstrap
-    curve(base, ks=(1, 4, 16), which="valid")                    # lucky answers don't count
-    compare(base, tuned, ks=(1, 4, 16))                          # tuned − base, paired
-
-pass@k at k near n is "any right at all" and varies most: sample two to four times the largest k
-that is reported. Where answers can be guessed, pass@k at large k is luck: it approaches
-1 − (1 − g)^k for a guess rate g (`guessed`), and only the valid-trace version says otherwise
-(CoT-pass@k of Wen et al. 2506.14245, here with an exact checker in place of a judge model).
+"""Counts of each problem, and pass@k of one model or two.
 
 A text whose grader failed was not measured and is in no count; an answer that can't be parsed
 was, and is not right. No missing sample is ever filled in (the evaluation code of Yue et al.
@@ -184,33 +174,6 @@ def guessed(
 ) -> list[tuple[int, float]]:
     """pass@k of a model that answers without any thought: 1 − (1 − g)^k, over problems."""
     return [(k, float(-np.expm1(k * np.log1p(-guess_rates)).mean())) for k in ks]
-
-
-def majority(answers: Sequence[str | None], right: Sequence[bool]) -> float:
-    """Chance that a majority vote over the answers to one problem is right.
-
-    Answers that could not be read (None) have no vote. Of m answers that share the most votes
-    each is taken with chance 1/m, and the exact expectation is given, not one draw of it.
-    Without a single vote nothing is answered, and that is not right.
-
-    >>> majority(["7", "7", "4", "4", None], [True, True, False, False, False])
-    0.5
-    """
-    if len(answers) != len(right):
-        raise Refusal(f"{len(answers)} answers and {len(right)} verdicts can't be paired.")
-    votes: dict[str, int] = {}
-    verdicts: dict[str, bool] = {}
-    for answer, verdict in zip(answers, right, strict=True):
-        if answer is None:
-            continue
-        votes[answer] = votes.get(answer, 0) + 1
-        if verdicts.setdefault(answer, verdict) != verdict:
-            raise Refusal(
-                f"the answer {answer!r} is both right and wrong: votes are of final answers, "
-                f"not of whole responses, and all to one problem."
-            )
-    leaders = [answer for answer, count in votes.items() if count == max(votes.values())]
-    return sum(verdicts[answer] for answer in leaders) / len(leaders) if leaders else 0.0
 
 
 def _solved(measured: Sequence[Counts], k: int, which: Which) -> Float[np.ndarray, " problems"]:
