@@ -4,7 +4,7 @@
 whatever changes a forward pass or a weight is in `steering`, which imports this package and is
 never imported by it. The data flow from the first module to the last::
 
-    records, intervals        what crosses module lines; an estimate with its interval
+    records, intervals, measurements   what crosses module lines; an estimate, and its row
     tasks, verify             problems, their graders, and the pool that runs them
     models, generate          a model and its sites; the decoding engine
     capture                   activations out of a forward pass or a generation

@@ -24,10 +24,11 @@ from typing import Any
 import numpy as np
 
 from probes.intervals import Estimate, detectable, difference, equivalent, rate
+from probes.measurements import row
 from probes.models import Model
 from probes.records import Measurement, Problem, Refusal
 from probes.tasks import Task
-from steering.evaluate import Judged, Which, evaluate, measurement
+from steering.evaluate import Judged, Which, evaluate
 from steering.training.pretrain import CurveRow, Examples, PretrainSettings, pretrain
 
 
@@ -96,7 +97,7 @@ class Elicited:
             ("elicited", "touched", self.taught, ""),
         ]
         return [
-            measurement(
+            row(
                 "valid",
                 estimate,
                 model=model,

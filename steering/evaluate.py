@@ -26,11 +26,9 @@ from jaxtyping import Float
 
 from probes.boundary import Counts, counts
 from probes.generate import Decoding, Observer, Request, Writer, generate
-from probes.intervals import Estimate
 from probes.models import Model, encode
 from probes.records import (
     Grade,
-    Measurement,
     Problem,
     Refusal,
     Rollout,
@@ -217,33 +215,6 @@ def setting_name(setting: Hashable) -> str:
 def groups(problems: Sequence[Problem]) -> list[tuple[str, str]]:
     """The (skill, part) pairs of the problems, in order of appearance."""
     return unique((p.skill, p.part) for p in problems)
-
-
-def measurement(
-    measure: str,
-    estimate: Estimate,
-    *,
-    model: str = "",
-    skill: str = "",
-    part: str = "",
-    setting: str = "",
-    x: float = float("nan"),
-    note: str = "",
-) -> Measurement:
-    """The tidy row of an estimate; where it is undefined, the note is the reason."""
-    return Measurement(
-        measure,
-        estimate.value,
-        estimate.low,
-        estimate.high,
-        estimate.n,
-        model=model,
-        skill=skill,
-        part=part,
-        setting=setting,
-        x=x,
-        note=estimate.reason or note,
-    )
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,12 @@ from jaxtyping import Float
 from probes.boundary import majority
 from probes.generate import Decoding
 from probes.intervals import Estimate, difference, rate
+from probes.measurements import row
 from probes.models import Model
 from probes.records import Grade, Measurement, Problem, Refusal, unique
 from probes.tasks import Task
 from steering.decoding.entropy import Matched, entropy, match_entropy
-from steering.evaluate import Judged, evaluate, groups, measurement
+from steering.evaluate import Judged, evaluate, groups
 
 __all__ = [
     "Matched",
@@ -177,7 +178,7 @@ def sharpening(answers: Sharpened, *, seed: int = 0) -> list[Measurement]:
                 if (model, setting) != ("tuned", "T = 1"):
                     pair.append((f"tuned - {model}", difference(tuned, values, seed=seed)))
                 rows += [
-                    measurement(
+                    row(
                         which,
                         estimate,
                         model=name,

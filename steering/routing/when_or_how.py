@@ -25,10 +25,11 @@ from jaxtyping import Float
 
 from probes.generate import Decoding
 from probes.intervals import FEW, LEVEL, Estimate, bootstrap, difference, rate, undefined
+from probes.measurements import row
 from probes.models import Model
 from probes.records import Measurement, Problem, Refusal
 from probes.tasks import Task
-from steering.evaluate import Judged, Which, evaluate, groups, measurement
+from steering.evaluate import Judged, Which, evaluate, groups
 from steering.routing.crossed import Crossed, at_decisions, at_random, by_setting, otherwise, shares
 
 CELLS = ("base x base", "tuned x base", "base x tuned", "tuned x tuned")
@@ -131,7 +132,7 @@ def when_or_how(judged: Judged, *, seed: int = 0) -> list[Measurement]:
             ]
         found.append(("format", _format(rates, seed), "tuned - base", ""))
         rows += [
-            measurement(name, of, model=model, skill=skill, part=part, setting=setting)
+            row(name, of, model=model, skill=skill, part=part, setting=setting)
             for name, of, model, setting in found
         ]
     return rows

@@ -3,12 +3,12 @@
 from typing import Any
 
 from probes.intervals import difference
+from probes.measurements import row
 from probes.records import Measurement, unique
 from steering.evaluate import Judged, save_judged
 from steering.routing import CELLS, CONTROLS, cross, when_or_how
 from steering.routing.when_or_how import DECISIONS, RANDOM, interaction
 from steering.verdict.context import Context
-from steering.verdict.rows import row
 from steering.verdict.stages.rollouts import BATCH
 
 

@@ -32,12 +32,12 @@ from probes.directions import (
 from probes.directions.auc import REPORT
 from probes.generate import Decoding, replay
 from probes.intervals import Estimate, undefined
+from probes.measurements import point, row
 from probes.models import Model
 from probes.records import Measurement, Refusal, content_hash, site_name
 from probes.tasks import decisions
 from steering.evaluate import Judged, evaluate, save_judged
 from steering.verdict.context import MODELS, Context
-from steering.verdict.rows import point, row
 from steering.verdict.stages.rollouts import BATCH
 
 PLACES = ("hook_attn_out", "hook_mlp_out", "hook_resid_post")

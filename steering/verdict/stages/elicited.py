@@ -10,11 +10,11 @@ import numpy as np
 
 from probes.divergence import gold_logprobs
 from probes.intervals import rate
+from probes.measurements import row
 from probes.records import Measurement, read_table
 from steering.elicitation import Budget, elicit
 from steering.evaluate import groups
 from steering.verdict.context import MODELS, Context
-from steering.verdict.rows import row
 from steering.verdict.rules import pick
 from steering.verdict.running import table
 from steering.verdict.stages.rollouts import BATCH

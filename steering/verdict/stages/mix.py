@@ -3,12 +3,12 @@
 from collections import defaultdict
 from typing import Any
 
+from probes.measurements import row
 from probes.records import Measurement, Rollout, write_table
 from probes.strategies import Answer, Marked, agreement, cell, mark, shares, shifts, split
 from probes.tasks import Task
 from steering.evaluate import Judged
 from steering.verdict.context import MODELS, Context
-from steering.verdict.rows import row
 
 CHECKED = 300
 """Answers of each model on which marks are compared with the spans known to be true."""

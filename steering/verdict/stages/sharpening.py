@@ -3,10 +3,10 @@
 from typing import Any
 
 from probes.intervals import difference, rate
+from probes.measurements import row
 from probes.records import Measurement
 from steering.decoding import TEMPERATURES, Sharpened, sharpen, sharpening, votes
 from steering.verdict.context import Context
-from steering.verdict.rows import row
 from steering.verdict.stages.rollouts import BATCH
 
 

@@ -21,6 +21,7 @@ from probes.capture import Store, Text, from_rollouts
 from probes.directions import Direction, fit, load, thirds
 from probes.directions.auc import FIT
 from probes.intervals import Estimate, difference, rate, recovered, undefined
+from probes.measurements import point, row
 from probes.records import Measurement, Refusal
 from probes.strategies import mark, shares
 from probes.tasks import decisions
@@ -29,7 +30,6 @@ from steering.evaluate import Judged, evaluate, save_judged
 from steering.interventions import Intervention, LogitBias, Steer, Steered, Window
 from steering.interventions import decisions as after_tokens
 from steering.verdict.context import MODELS, Context
-from steering.verdict.rows import point, row
 from steering.verdict.stages.rollouts import BATCH
 
 KINDS = 2
