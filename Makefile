@@ -1,6 +1,7 @@
 # make verdict   the main job on the models that ship with the project; make verdict ARGS="--fresh"
 # make test      everything that must hold before a commit; CI runs this and nothing else
 # make check     its quick half: lint, format and types
+# make bench     what it costs, beside what others take: a line of JSON each; make bench ONLY=name
 #
 # All it takes is a Python 3.11, 3.12 or 3.13 with pip. PYTHON=/path/to/python chooses one.
 
@@ -9,12 +10,13 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	&& { echo "$$p"; break; }; done)
 BIN := .venv/bin
 ARGS ?=
+ONLY ?=
 
 # Small models: two processes of one thread each are faster than one of two.
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: verdict test check install clean
+.PHONY: verdict test check bench install clean
 
 verdict: install
 	$(BIN)/whenhow verdict $(ARGS)
@@ -26,6 +28,9 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+bench: install
+	$(BIN)/python -m tests.benchmarks $(ONLY)
 
 install: .venv/installed
 
