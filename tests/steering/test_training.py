@@ -27,7 +27,7 @@ from steering.training.pretrain import (
 )
 from steering.training.rewards import Coin, form, named_reward, right
 from steering.training.rlvr import RlvrRow, RlvrSettings, rlvr
-from steering.training.rlvr.learning import Answer, backward, compared, learn, parts
+from steering.training.rlvr.learning import Answer, compared, gradient, learn, parts
 from steering.training.rlvr.loop import draw
 
 WORDS = [*"abcdefgh", ">", "END"]
@@ -337,10 +337,10 @@ def random_answers(groups=3, size=4, seed=0):
     return model, answers
 
 
-def gradient(model, answers, settings):
+def gradient_of(model, answers, settings):
     with training(model.net):
-        for part in parts(answers, settings, torch.device("cpu")):
-            backward(model.net, model.net, part, settings)
+        model.net.eval()
+        gradient(model.net, model.net, answers, settings)
         return torch.cat([w.grad.flatten() for w in model.net.parameters()])
 
 
@@ -357,8 +357,46 @@ def test_the_gradient_is_the_policy_gradient_written_out_answer_by_answer(mean):
                 loss = loss - weight * a.advantage * logprobs[len(a.prompt) - 1 + i, token]
         loss.backward()
         by_hand = torch.cat([w.grad.flatten() for w in model.net.parameters()])
-    found = gradient(model, answers, RlvrSettings(mean=mean, rows=5))
+    found = gradient_of(model, answers, RlvrSettings(mean=mean, rows=5))
     torch.testing.assert_close(found, by_hand, atol=1e-6, rtol=1e-4)
+
+
+def test_a_shared_prompt_has_the_gradient_of_whole_sequences_in_every_architecture(any_model):
+    """Prompts and answers are longer than a sliding window; one prompt is a single token."""
+    model, random, net = any_model, np.random.default_rng(0), any_model.net
+    answers = []
+    for group, length in enumerate((1, 9, 4)):
+        prompt = tuple(random.integers(2, 28, length).tolist())
+        for size in (3, 8, 1):
+            tokens = tuple(random.integers(2, 28, size).tolist())
+            answers.append(Answer(prompt, tokens, (0.0,) * size, float(random.normal()), group))
+    on_policy = []
+    with training(net):
+        net.eval()
+        loss = torch.zeros(())
+        for a in answers:
+            sequence = torch.tensor([[*a.prompt, *a.tokens]])
+            logits = net(sequence, use_cache=False).logits[0, len(a.prompt) - 1 : -1]
+            logprobs = logits.log_softmax(-1).gather(1, torch.tensor(a.tokens)[:, None])[:, 0]
+            loss = loss - a.advantage * logprobs.sum() / sum(len(b.tokens) for b in answers)
+            on_policy.append(a._replace(logprobs=tuple(logprobs.tolist())))
+        loss.backward()
+        by_hand = torch.cat([w.grad.flatten() for w in net.parameters()])
+    found = gradient_of(model, on_policy, RlvrSettings(rows=4))
+    torch.testing.assert_close(found, by_hand, atol=2e-5 * float(by_hand.abs().max()), rtol=1e-3)
+
+
+def test_a_prompt_goes_through_the_model_once_whatever_its_answers():
+    model, (answer, *_) = new_model(), random_answers()[1]
+    seen = []
+    watch = model.net.get_input_embeddings().register_forward_hook(
+        lambda _, args, __: seen.append(args[0].numel())
+    )
+    prompt = (2, 3, 4, 5, 6, 7, 8)
+    alike = [answer._replace(prompt=prompt, tokens=(5, 6), logprobs=(-1.0, -1.0))] * 6
+    gradient_of(model, alike, RlvrSettings(rows=3))
+    watch.remove()
+    assert seen == [6, 3 * 2, 3 * 2]
 
 
 def test_answers_without_advantage_are_left_out_of_the_work_and_not_of_the_mean():
@@ -369,7 +407,7 @@ def test_answers_without_advantage_are_left_out_of_the_work_and_not_of_the_mean(
     with_all = parts(muted, replace(settings, kl=1e-30), torch.device("cpu"))
     assert sum(len(p.ids) for p in with_all) == 12
     torch.testing.assert_close(
-        gradient(model, muted, settings), gradient(model, muted, replace(settings, kl=1e-30))
+        gradient_of(model, muted, settings), gradient_of(model, muted, replace(settings, kl=1e-30))
     )
 
 

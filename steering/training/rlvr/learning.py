@@ -7,7 +7,8 @@ pass that learns are two computations, and a hook or a temperature in one of the
 the ratios into noise.
 
 Answers whose group earned equal rewards have advantage 0: without a KL penalty their gradient is
-exactly zero and they don't go through the model, though their tokens count in the mean.
+exactly zero and they don't go through the model, though their tokens count in the mean. The others
+go through it by length, and the prompt that a group has in common goes once (`prompts`).
 """
 
 from collections import Counter
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from probes.generate import Request
 from probes.records import Rollout
 from steering.objectives import ADVANTAGES, k3_penalty, policy_loss, token_logprobs, token_weights
+from steering.training.rlvr.prompts import Prompts
 from steering.training.rlvr.settings import RlvrSettings, permutation
 
 MISMATCH = 1e-2
@@ -43,13 +45,13 @@ class Answer(NamedTuple):
 class Rows:
     """Answers of one step by length, padded on the right."""
 
+    prompts: tuple[tuple[int, ...], ...]
     ids: Int[Tensor, "rows width"]
+    """Tokens of the answers; 0 behind their ends."""
     weights: Float[Tensor, "rows width"]
-    """Of each token in the loss; 0 on prompts and padding."""
+    """Of each token in the loss; 0 behind their ends."""
     old: Float[Tensor, "rows width"]
     advantages: Float[Tensor, " rows"]
-    first: int
-    """Column of the first chosen token of any row."""
 
     @property
     def chosen(self) -> Bool[Tensor, "rows width"]:
@@ -86,7 +88,6 @@ def learn(
     A step whose answers all have advantage 0 and that has no penalty is left out: AdamW would
     otherwise move the weights by its momentum without any evidence.
     """
-    device = next(net.parameters()).device
     tally: Counter[str] = Counter()
     mismatch = 0.0
     for epoch in range(settings.epochs):
@@ -95,14 +96,11 @@ def learn(
             mine = [a for a in answers if a.group in groups]
             tally["tokens"] += sum(len(a.tokens) for a in mine)
             optimiser.zero_grad(set_to_none=True)
-            taught = 0
-            for part in parts(mine, settings, device):
-                found = backward(net, reference, part, settings)
-                difference = found.pop("mismatch")
-                if tally["steps"] == 0:  # later steps have other weights than the sampler had
-                    mismatch = max(mismatch, difference)
-                tally.update(found)
-                taught += 1
+            taught = gradient(net, reference, mine, settings)
+            difference = taught.pop("mismatch", 0.0)
+            if tally["steps"] == 0:  # later steps have other weights than the sampler had
+                mismatch = max(mismatch, difference)
+            tally.update(taught)  # type: ignore[arg-type]
             if mismatch > MISMATCH:
                 raise RuntimeError(
                     f"update {update + 1}: the sampler's log-probability of a token differs from "
@@ -127,13 +125,36 @@ def learn(
     }
 
 
-def backward(
-    net: nn.Module, reference: nn.Module, part: Rows, settings: RlvrSettings
+def gradient(
+    net: nn.Module, reference: nn.Module, answers: Sequence[Answer], settings: RlvrSettings
 ) -> dict[str, float]:
-    """Add the gradient of one part of a step; returns sums over its tokens."""
-    chosen = part.chosen[:, part.first :]
-    old, weights = part.old[:, part.first :], part.weights[:, part.first :]
-    new = chosen_logprobs(net, part, settings.temperature)
+    """Add the gradient of one step to the weights'; returns sums over its tokens.
+
+    Empty where the step has nothing to teach. "mismatch" is the largest difference, not a sum.
+    """
+    found: dict[str, float] = {}
+    taught = parts(answers, settings, next(net.parameters()).device)
+    if not taught:
+        return found
+    asked = [prompt for part in taught for prompt in part.prompts]
+    prompts = Prompts(net, asked)
+    with torch.no_grad():
+        first = Prompts(reference, asked) if settings.kl else None
+    for part in taught:
+        for name, value in backward(prompts, first, part, settings).items():
+            before = found.get(name, 0.0)
+            found[name] = max(before, value) if name == "mismatch" else before + value
+    prompts.backward()
+    return found
+
+
+def backward(
+    prompts: Prompts, first: Prompts | None, part: Rows, settings: RlvrSettings
+) -> dict[str, float]:
+    """Add the gradient of one part of a step, up to the prompts; see `gradient`."""
+    chosen, old, weights = part.chosen, part.old, part.weights
+    logits = prompts.answered(part.prompts, part.ids)
+    new = token_logprobs(logits, part.ids, settings.temperature)
     surrogate = policy_loss(new, old, part.advantages, low=settings.low, high=settings.high)
     loss = (surrogate.loss * weights).sum()
     sums = {
@@ -141,43 +162,35 @@ def backward(
         "high": float((surrogate.high & chosen).sum()),
         "mismatch": float((new.detach() - old)[chosen].abs().max()),
     }
-    if settings.kl:
+    if first is not None:
         with torch.no_grad():
-            first = chosen_logprobs(reference, part, settings.temperature)
-        penalty = k3_penalty(new, first)
+            logits = first.answered(part.prompts, part.ids)
+            before = token_logprobs(logits, part.ids, settings.temperature)
+        penalty = k3_penalty(new, before)
         loss = loss + settings.kl * (penalty * weights).sum()
         sums["kl"] = float(penalty.detach()[chosen].sum())
     loss.backward()
     return sums
 
 
-def chosen_logprobs(net: nn.Module, part: Rows, temperature: float) -> Float[Tensor, "rows answer"]:
-    """Log-probabilities of the tokens from column `first` on, each given those before it."""
-    keep = part.ids.shape[1] - part.first
-    logits = net(input_ids=part.ids[:, :-1], logits_to_keep=keep, use_cache=False).logits
-    return token_logprobs(logits, part.ids[:, part.first :], temperature)
-
-
 def parts(answers: Sequence[Answer], settings: RlvrSettings, device: torch.device) -> list[Rows]:
     """A step's answers by length, `settings.rows` at a time, those that teach nothing left out."""
-    ordered = sorted(answers, key=lambda a: len(a.prompt) + len(a.tokens))
-    lengths = [len(a.prompt) + len(a.tokens) for a in ordered]
+    ordered = sorted(answers, key=lambda a: len(a.tokens))
+    lengths = [len(a.tokens) for a in ordered]
     width = max(lengths, default=0)
     ids = torch.zeros(len(ordered), width, dtype=torch.long)
-    chosen = torch.zeros(len(ordered), width, dtype=torch.bool)
     old = torch.zeros(len(ordered), width)
     for row, (answer, length) in enumerate(zip(ordered, lengths, strict=True)):
-        ids[row, :length] = torch.tensor([*answer.prompt, *answer.tokens])
-        chosen[row, len(answer.prompt) : length] = True
-        old[row, len(answer.prompt) : length] = torch.tensor(answer.logprobs)
-    weights = token_weights(chosen, settings.mean)
+        ids[row, :length] = torch.tensor(answer.tokens)
+        old[row, :length] = torch.tensor(answer.logprobs)
+    weights = token_weights(torch.arange(width) < torch.tensor(lengths)[:, None], settings.mean)
     advantages = torch.tensor([a.advantage for a in ordered])
     teaching = [i for i, a in enumerate(ordered) if a.advantage != 0 or settings.kl]
     found = []
     for i in range(0, len(teaching), settings.rows):
         rows = teaching[i : i + settings.rows]
-        widest = lengths[rows[-1]]
-        first = min(len(ordered[row].prompt) for row in rows)
-        here, weighed, before = (x[rows, :widest].to(device) for x in (ids, weights, old))
-        found.append(Rows(here, weighed, before, advantages[rows].to(device), first))
+        asked = tuple(ordered[row].prompt for row in rows)
+        here, weighed, before = (x[rows, : lengths[rows[-1]]] for x in (ids, weights, old))
+        there = (x.to(device) for x in (here, weighed, before, advantages[rows]))
+        found.append(Rows(asked, *there))
     return found

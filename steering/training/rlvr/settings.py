@@ -47,8 +47,8 @@ class RlvrSettings:
     """Everything random follows from it."""
     batch: int = 192
     """Rows that are decoded together: a matter of speed only, up to rounding."""
-    rows: int = 32
-    """Answers in one forward and backward pass: likewise."""
+    rows: int = 64
+    """Answers in one forward and backward pass: likewise. Their prompts are one pass more."""
     save_every: int = 10
     """Updates between checkpoints, hence the most that a killed run loses."""
 
