@@ -23,10 +23,12 @@ def test_a_model_does_not_move_from_itself(model, texts):
     for shift in drift(model, model, texts):
         assert shift.relative.value == 0
         assert shift.cosine.value == pytest.approx(1, abs=1e-12)
+        assert shift.before == shift.after
+        assert (shift.growth.value, shift.growth.low, shift.growth.high) == (1, 1, 1)
 
 
 def test_it_is_the_mean_over_chosen_positions_of_hugging_face_states(model, other, texts):
-    apart, size, cosine = [], [], []
+    apart, size, longer, cosine = [], [], [], []
     for text in texts:
         ids = torch.tensor([text.tokens])
         before, after = (
@@ -36,11 +38,15 @@ def test_it_is_the_mean_over_chosen_positions_of_hugging_face_states(model, othe
         for p in range(len(text.prompt) - 1, len(text.tokens) - 1):
             apart.append(float((after[p] - before[p]).norm()))
             size.append(float(before[p].norm()))
+            longer.append(float(after[p].norm()))
             cosine.append(float(before[p] @ after[p] / before[p].norm() / after[p].norm()))
     shift = drift(model, other, texts, batch=5)[0]
     assert shift.site == "blocks.0.hook_resid_post"
     assert shift.relative.value == pytest.approx(sum(apart) / sum(size), rel=1e-5)
     assert shift.cosine.value == pytest.approx(np.mean(cosine), rel=1e-5)
+    assert shift.before.value == pytest.approx(np.mean(size), rel=1e-5)
+    assert shift.after.value == pytest.approx(np.mean(longer), rel=1e-5)
+    assert shift.growth.value == pytest.approx(np.mean(longer) / np.mean(size), rel=1e-5)
 
 
 def test_what_one_block_adds_shows_at_its_site_and_nowhere_before(model, texts):

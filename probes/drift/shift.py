@@ -3,12 +3,7 @@
     moved = drift(base, tuned, texts)          # one Shift a site, with intervals over problems
     moved[0].relative                          # 0.21 [0.20, 0.22] of the base's norm
 
-Both models are teacher-forced on the same tokens, so what differs is what the weights make of
-them and not which path was sampled. Texts of either model may be given: what is common on the
-tuned model's own texts may be rare on the base's.
-
-Descriptive only: a large shift is no evidence of a new skill and a small one none against it (a
-bias on one logit is enough to change every decision).
+Memory holds one batch and five sums a problem, however many texts there are.
 """
 
 from collections.abc import Sequence
@@ -35,6 +30,12 @@ class Shift:
     """Mean length of the difference over mean length of the base's activation."""
     cosine: Estimate
     """Mean cosine of the two models' activations at the same position."""
+    before: Estimate
+    """Mean norm of the base's activations."""
+    after: Estimate
+    """Mean norm of the tuned model's."""
+    growth: Estimate
+    """The second over the first, paired."""
 
 
 class _Holder:
@@ -84,7 +85,7 @@ def drift(
         raise Refusal(f"none of the {len(texts)} texts has an answer: no token was chosen.")
     sites = resolve(base, sites or [site_name(i, "hook_resid_post") for i in range(base.depth)])
     problems = unique(text.problem for text in texts if text.answer)
-    sums = {site: np.zeros((len(problems), 4)) for site in sites}
+    sums = {site: np.zeros((len(problems), 5)) for site in sites}
     holders = _Holder(sites), _Holder(sites)
     sequences = [text.tokens for text in texts]
     passes = [
@@ -111,17 +112,26 @@ def _chosen(texts: Sequence[Text], now: Pass) -> Tensor:
 
 
 def _sums(before: Tensor, after: Tensor, chosen: Tensor) -> np.ndarray:
-    """(rows, 4): lengths of differences, lengths of the base's, cosines, positions."""
+    """(rows, 5): lengths of differences, of the base's, of the tuned's, cosines, positions."""
     chosen = chosen.to(before.device)
     size = before.norm(dim=-1)
     cosine = torch.nn.functional.cosine_similarity(before, after, dim=-1)
-    columns = [(after - before).norm(dim=-1), size, cosine, torch.ones_like(size)]
+    columns = [(after - before).norm(dim=-1), size, after.norm(dim=-1), cosine]
+    columns.append(torch.ones_like(size))
     return torch.stack([(c * chosen).sum(1) for c in columns], -1).cpu().numpy()
 
 
 def _shift(site: str, sums: np.ndarray, seed: int) -> Shift:
-    apart, size, cosine, count = sums.T
-    ratio = lambda above, below: above / below  # noqa: E731 - a statistic of two means
+    apart, before, after, cosine, count = sums.T
+
+    def over(above: np.ndarray, below: np.ndarray) -> Estimate:
+        return bootstrap(lambda a, b: a / b, above, below, seed=seed)
+
     return Shift(
-        site, bootstrap(ratio, apart, size, seed=seed), bootstrap(ratio, cosine, count, seed=seed)
+        site=site,
+        relative=over(apart, before),
+        cosine=over(cosine, count),
+        before=over(before, count),
+        after=over(after, count),
+        growth=over(after, before),
     )
