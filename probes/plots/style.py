@@ -136,9 +136,11 @@ def whisker(
 
 
 def key(figure: Figure, entries: Sequence[tuple[str, dict[str, Any]]], columns: int = 6) -> None:
-    """One legend for all panels, below them."""
+    """One legend for all panels, below them, of as many columns as the figure has room for."""
     from matplotlib.lines import Line2D
 
+    widest = 0.075 * max(len(label) for label, _ in entries) + 0.6  # inches, of a 9 point entry
+    columns = max(1, min(columns, int(figure.get_figwidth() / widest)))
     lines = [Line2D([], [], label=label, **{"lw": 1.5, **look}) for label, look in entries]
     figure.legend(handles=lines, loc="outside lower center", ncols=min(columns, len(lines)))
 

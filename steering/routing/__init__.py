@@ -1,7 +1,7 @@
 """Decode with two models, choosing for each token which of them writes it.
 
     judged = cross(base, tuned, task, problems, samples=16)     # all four deciders x executors
-    rows = when_or_how(judged)                                  # deployment, execution, interaction
+    rows = when_or_how(judged) + pooled(judged)                 # deployment, execution, interaction
 
 At decision tokens, which the task's grammar defines, one model samples; at all others the other
 one does. Both read every token, whoever wrote it. If tuning only taught *when* to use what the
@@ -21,7 +21,7 @@ from steering.routing.crossed import (
     otherwise,
     recorded,
 )
-from steering.routing.when_or_how import CELLS, CONTROLS, cross, when_or_how
+from steering.routing.when_or_how import CELLS, CONTROLS, cross, pooled, when_or_how
 
 __all__ = [
     "CELLS",
@@ -33,6 +33,7 @@ __all__ = [
     "by_setting",
     "cross",
     "otherwise",
+    "pooled",
     "recorded",
     "when_or_how",
 ]

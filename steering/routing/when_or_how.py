@@ -27,7 +27,7 @@ from probes.generate import Decoding
 from probes.intervals import FEW, LEVEL, Estimate, bootstrap, difference, rate, undefined
 from probes.measurements import row
 from probes.models import Model
-from probes.records import Measurement, Problem, Refusal
+from probes.records import Measurement, Problem, Refusal, unique
 from probes.tasks import Task
 from steering.evaluate import Judged, Which, evaluate, groups
 from steering.routing.crossed import Crossed, at_decisions, at_random, by_setting, otherwise, shares
@@ -135,6 +135,30 @@ def when_or_how(judged: Judged, *, seed: int = 0) -> list[Measurement]:
             row(name, of, model=model, skill=skill, part=part, setting=setting)
             for name, of, model, setting in found
         ]
+    return rows
+
+
+def pooled(judged: Judged, *, seed: int = 0) -> list[Measurement]:
+    """The numbers of valid answers over all skills, by half of the entries: skill is "".
+
+    Args:
+        judged: what `cross` gives, with controls.
+        seed: of the resamples.
+    """
+    rows = []
+    for part in unique([p.part for p in judged.problems]):
+        about: dict[str, Any] = {"part": part, "model": "tuned - base"}
+        bb, tb, bt, tt = (judged.rates("valid", setting=cell, part=part) for cell in CELLS)
+        null, _ = (judged.rates("valid", setting=control, part=part) for control in CONTROLS)
+        terms = [
+            ("gain", difference(tt, bb, seed=seed), DECISIONS),
+            ("deployment", difference(tb, bb, seed=seed), DECISIONS),
+            ("execution", difference(bt, bb, seed=seed), DECISIONS),
+            ("interaction", interaction(bb, tb, bt, tt, seed=seed), DECISIONS),
+            ("deployment", difference(null, bb, seed=seed), RANDOM),
+            ("deployment", difference(tb, null, seed=seed), f"{DECISIONS} - {RANDOM}"),
+        ]
+        rows += [row(f"{name} valid", e, setting=setting, **about) for name, e, setting in terms]
     return rows
 
 
