@@ -12,6 +12,7 @@ all face the same instruments. From the first module to the last, each importing
     organisms                 recipes: what is pretrained, what is rewarded, what is true
     elicitation               what a stated budget of supervision brings out
     verdict                   stages, rules and page of the main job
+    reach                     how far two models reach: sampled, re-tested, beside nulls
     calibration               the verdict scored on organisms whose truth is known
     cli                       the command line
 """

@@ -30,6 +30,7 @@ ORDER = {
         ("organisms",),
         ("elicitation",),
         ("verdict",),
+        ("reach",),
         ("calibration",),
         ("cli",),
     ),

@@ -130,7 +130,7 @@ def curve(
         which: "right" for any right answer, "valid" for those with a valid trace only.
         seed: of the resamples.
     """
-    return [Point(k, rate(_solved(measured, k, which), seed=seed)) for k in _budgets(measured, ks)]
+    return [Point(k, rate(solved(measured, k, which), seed=seed)) for k in _budgets(measured, ks)]
 
 
 def compare(
@@ -149,7 +149,7 @@ def compare(
     tuned = paired(base, tuned)
     budgets = _budgets([*base, *tuned], ks)
     return [
-        Point(k, difference(_solved(tuned, k, which), _solved(base, k, which), seed=seed))
+        Point(k, difference(solved(tuned, k, which), solved(base, k, which), seed=seed))
         for k in budgets
     ]
 
@@ -176,7 +176,8 @@ def guessed(
     return [(k, float(-np.expm1(k * np.log1p(-guess_rates)).mean())) for k in ks]
 
 
-def _solved(measured: Sequence[Counts], k: int, which: Which) -> Float[np.ndarray, " problems"]:
+def solved(measured: Sequence[Counts], k: int, which: Which) -> Float[np.ndarray, " problems"]:
+    """pass@k of each problem."""
     correct = np.array([getattr(of_it, which) for of_it in measured])
     return pass_at_k(correct, np.array([of_it.n for of_it in measured]), k)
 

@@ -5,6 +5,7 @@
     whenhow train base --recipe chain-base --seed 1 --out runs/base
     whenhow train rl --recipe chain-rl --base runs/base --out runs/rl
     whenhow sample --model runs/rl --out runs/rl.parquet
+    whenhow boundary                                  # pass@k and its critics, with nulls
     whenhow calibrate                                 # the verdict, where the truth is known
 
 A verb is a frozen dataclass: fields are flags, the docstrings below them the help. Standard output
@@ -28,6 +29,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixe
 
 from probes.records import Refusal
 from probes.verify import GraderFailure
+from steering.cli.boundary import Boundary
 from steering.cli.calibrate import Calibrate
 from steering.cli.sample import Sample
 from steering.cli.train import TrainBase, TrainRl
@@ -65,6 +67,7 @@ VERBS: Any = (
     Annotated[Verdict, subcommand("verdict")]
     | Annotated[Train, subcommand("train")]
     | Annotated[Sample, subcommand("sample")]
+    | Annotated[Boundary, subcommand("boundary")]
     | Annotated[Calibrate, subcommand("calibrate")]
 )
 

@@ -1,0 +1,190 @@
+"""`whenhow boundary`: does the boundary move, or only the likelihood?"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from steering.cli.verdict import SHIPPED
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """Measure how far two models reach: pass@k and its critics, with intervals and nulls.
+
+    Without flags: the base and its RL copy that ship, from their recorded answers.
+    """
+
+    base: str = SHIPPED.base
+    """Folder or name of the model before tuning."""
+    tuned: str = SHIPPED.tuned
+    """Folder or name of the model after tuning; the base's own for a model against itself."""
+    task: str = SHIPPED.task
+    """A task that ships, or the path of a TOML file of your own."""
+    out: Path = Path("runs/boundary")
+    """Folder of the tables, figures and samples; a run that was stopped goes on from there."""
+    problems: int = SHIPPED.problems
+    """Test problems of each skill and half of its entries."""
+    samples: int = SHIPPED.samples
+    """Answers to each: the largest k. The base is asked as often again, for the null."""
+    k: int = 0
+    """Budget of the reported differences, fixed beforehand; 0 for a quarter of the samples."""
+    others: int = 40
+    """Problems of both and of neither to test again, each, beside all that one alone solved."""
+    seed: int = 0
+    """Everything random follows from it."""
+    fresh: bool = False
+    """Sample anew, even where recorded answers of this pair lie beside the tuned model."""
+    json: bool = False
+    """Print the results as JSON, in place of the path of their folder."""
+
+    resume = "the same command goes on with the first shard of answers that was not finished."
+
+    def run(self) -> str:
+        """Measure, draw and show; the path of the folder, or the JSON."""
+        from dataclasses import asdict
+
+        import pandas as pd
+
+        from probes.plots.boundary import BOUNDARY
+        from probes.records import Measurement, write_json, write_table
+        from steering.cli.progress import console
+        from steering.reach import Reach, reach
+
+        asked = Reach(
+            self.base,
+            self.tuned,
+            self.task,
+            self.out,
+            self.problems,
+            self.samples,
+            self.k,
+            self.others,
+            self.seed,
+            self.fresh,
+        )
+        with bars() as advance:
+            rows = reach(asked, advance)
+        settings = {key: str(value) for key, value in asdict(asked).items()}
+        write_table(self.out / "boundary.parquet", rows, Measurement, settings=settings)
+        content = {"settings": settings, "rows": [finite(asdict(row)) for row in rows]}
+        write_json(self.out / "boundary.json", content)
+        frame = pd.DataFrame([asdict(row) for row in rows])
+        for name, draw in BOUNDARY.items():
+            draw(frame, self.out / "figures" / name)
+        console().print(shown(rows, f"{self.base} against {self.tuned}", asked.at))
+        return (self.out / "boundary.json").read_text().rstrip() if self.json else str(self.out)
+
+
+@contextmanager
+def bars() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for everything that is sampled, as it begins."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from steering.cli.progress import console
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    tasks: dict[str, Any] = {}
+    with Progress(*columns, TimeElapsedColumn(), console=console()) as progress:
+
+        def advance(what: str, more: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(what, total=total)
+            progress.advance(tasks[what], more)
+
+        yield advance
+
+
+def finite(row: dict[str, Any]) -> dict[str, Any]:
+    """A row for JSON, which has neither NaN nor infinity: what is not there is null."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in row.items()
+    }
+
+
+def shown(rows: list, title: str, k: int) -> object:
+    """The table of valid answers: all problems, then each skill and half, with the nulls beside."""
+    from rich.table import Table
+
+    from probes.records import unique
+
+    table = Table(title=title)
+    for name in ("measure, valid answers", "value [95%]", "against itself", "shuffled", "guessing"):
+        table.add_column(name)
+    for skill, part in unique([(r.skill, r.part) for r in rows]):
+        of_it = [r for r in rows if (r.skill, r.part) == (skill, part)]
+        table.add_section()
+        table.add_row(f"[bold]{' '.join(filter(None, (skill, part))) or 'all problems'}")
+        for label, measure, where in lines(of_it, k):
+            table.add_row(label, *beside(of_it, measure, where))
+    return table
+
+
+def lines(rows: list, k: int) -> list[tuple[str, str, dict]]:
+    """Label, measure and columns of each line."""
+    most = max(r.x for r in rows if r.measure == "valid@k")
+    pair = {"model": "tuned - base"}
+    found = [
+        (f"pass@{x:g}, tuned - base", "valid@k", {**pair, "x": float(x)})
+        for x in sorted({1, k, most})
+    ]
+    found += [
+        (f"P(cross by k = {most:g})", "crossing valid", {}),
+        ("crossing at k", "crossing k valid", {}),
+    ]
+    for cell in ("both", "base only", "tuned only", "neither"):
+        found.append((f"solved by {cell}", "solvable valid", {"model": cell}))
+        found.append(("  again on fresh samples", "solvable again valid", {"model": cell}))
+    found += [
+        (f"cover@{tau:g}, {model}", "cover valid", {"model": model, "x": tau})
+        for tau in (0.1, 0.5, 0.9)
+        for model in ("base", "tuned", "tuned - base")
+    ]
+    found.append((f"gap, base@{k} - tuned@1", "efficiency gap valid", {}))
+    for model in ("base", "tuned"):
+        found.append((f"mass below the limit, {model}", "below limit valid", {"model": model}))
+        found.append(("  of it at exactly 0 (not identified)", "never valid", {"model": model}))
+    found.append(("base's unsolved, solved later", "solved later valid", {"setting": ""}))
+    return [*found, ("  as the fit says", "solved later valid", {"setting": "fit"})]
+
+
+def beside(rows: list, measure: str, where: dict) -> list[str]:
+    """The value, and what the nulls and guessing give for the same thing."""
+    from probes.boundary.rows import ITSELF, SHUFFLED
+
+    cells = []
+    for setting in ("", ITSELF, SHUFFLED):
+        wanted = {"setting": setting, **where} if setting == "" else {**where, "setting": setting}
+        cells.append(_first(rows, measure, wanted))
+    guess = {"valid@k": "pass@k"}.get(measure, measure.replace("valid", "right"))
+    x = {"x": where["x"]} if "x" in where else {}
+    if where.get("model") in ("base", "tuned", None):
+        cells.append(_first(rows, guess, {**x, "model": "guessing"}))
+    elif "solvable valid" in measure:
+        cells.append(_first(rows, guess, {**where, "setting": "guessing"}))
+    else:
+        cells.append("")
+    return cells
+
+
+def _first(rows: list, measure: str, where: dict) -> str:
+    for row in rows:
+        if row.measure == measure and all(getattr(row, k) == v for k, v in where.items()):
+            return said(row)
+    return ""
+
+
+def said(row: Any) -> str:
+    """A number with its interval; a crossing that is not there by the last k is censored."""
+    if math.isnan(row.value):
+        return f"undefined ({row.note})"
+    if row.measure.startswith("crossing k"):
+        ends = row.value, row.low, row.high
+        k, low, high = (f"> {row.x:g}" if math.isinf(end) else f"{end:g}" for end in ends)
+        return f"censored: {k}" if math.isinf(row.value) else f"{k} [{low}, {high}]"
+    if math.isnan(row.low):
+        return f"{row.value:.3f}"
+    return f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
