@@ -49,6 +49,7 @@ LIGHT = (
     "probes.tasks.countdown",
     "probes.verify",
     "steering.cli",
+    "steering.verdict.lines",
     "steering.verdict.page",
     "steering.verdict.rules",
 )

@@ -12,7 +12,8 @@ conclusions can be drawn again, by other rules, without a model:
     context     what every stage works with
     stages/     one module each
     rules       measurements to conclusions, pure
-    page        the table, the text, the JSON
+    lines       the table of the evidence
+    page        the text, the JSON
 
 Everything is read off the models' behaviour. The recipes, which know what is true of the organisms,
 are never opened here (a test holds that no module of this package imports them).
@@ -34,7 +35,8 @@ from pathlib import Path
 from typing import Any
 
 from probes.records import Measurement, read_table, write_json, write_table
-from steering.verdict.page import Line, as_json, render, table
+from steering.verdict.lines import Line, table
+from steering.verdict.page import as_json, render
 from steering.verdict.rules import Conclusion, Thresholds, conclude
 from steering.verdict.running import STAGES, Bars, Stage, chosen, run_all
 from steering.verdict.running import table as stage_table
@@ -151,4 +153,5 @@ def figures(found: Verdict, folder: Path) -> list[Path]:
 
 def _plain(settings: VerdictSettings) -> dict[str, Any]:
     """The settings as JSON."""
-    return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(settings).items()}
+    given = asdict(settings) | {"tuning_rollouts": settings.tuning_answers}
+    return {k: str(v) if isinstance(v, Path) else v for k, v in given.items()}

@@ -1,11 +1,14 @@
 """Every branch of the written rules, on rows made by hand."""
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from probes.records import Measurement, Refusal
-from steering.verdict.page import as_json, table
+from steering.verdict.lines import table
+from steering.verdict.page import as_json
 from steering.verdict.rules import Thresholds, conclude, detectable, judge, pick, said, widened
 
 LIMITS = Thresholds(tuning_rollouts=10_000, margin=0.05)
@@ -136,10 +139,23 @@ def test_many_skills_at_once_need_a_surer_gain_each():
 
 def test_a_null_claim_gives_the_change_that_it_could_have_found():
     flat = label(cell("n", "", *FLAT))
-    assert f"{detectable(flat.readings[0].change):.3f}" in flat.reason
+    assert f"{detectable(flat.readings[0].change, tests=4):.3f}" in flat.reason
     assert "margin of 0.05" in flat.reason
     # 2.80 standard errors, an interval of .07 being 3.92 of them
     assert detectable(flat.readings[0].change) == pytest.approx(2.8016 * 0.07 / 3.9199, rel=1e-3)
+    # four at once: the quantile of .05/8, 2.498, in place of 1.960
+    four = (2.4977 + 0.8416) * 0.07 / 3.9199
+    assert detectable(flat.readings[0].change, tests=4) == pytest.approx(four, rel=1e-3)
+
+
+def test_what_is_detectable_is_detected_four_times_in_five():
+    """By simulation, at the level that eleven tests at once are held to."""
+    error, tests = 0.02, 11
+    width = 1.959964 * error
+    true = detectable(Measurement("d", 0.0, -width, width, 50), tests)
+    drawn = np.random.default_rng(0).normal(true, error, size=4000)
+    shown = [widened(Measurement("d", x, x - width, x + width, 50), tests)[0] > 0 for x in drawn]
+    assert np.mean(shown) == pytest.approx(0.8, abs=0.02)
 
 
 @pytest.mark.parametrize(
@@ -150,6 +166,8 @@ def test_a_null_claim_gives_the_change_that_it_could_have_found():
         ([("n", FLAT), ("r", FLAT)], "no gain"),
         ([("n", FLAT), ("r", WIDE)], "undecided"),
         ([("n", WRITTEN)], "undecided"),
+        ([("n", FALLEN), ("r", FLAT)], "lost"),
+        ([], "undecided"),
         ([("n", RISEN), ("r", WRITTEN)], "mixed"),
     ],
 )
@@ -212,6 +230,20 @@ def test_every_line_of_the_table_has_a_value_and_what_it_speaks_for(everything):
 def test_skills_that_were_not_measured_are_refused():
     with pytest.raises(Refusal, match="was not measured"):
         conclude([Measurement("guess rate", 0.1, 0.1, 0.1, 5, skill="n")], LIMITS)
+
+
+def test_without_any_evidence_nothing_is_concluded():
+    found = conclude([], LIMITS)
+    assert found.answer == "undecided"
+    assert "not measured" in found.silent[0]
+
+
+def test_a_change_that_is_undefined_is_undecided_and_says_why():
+    rows = pooled() + cell("n", "", *RISEN[:2], (NAN, NAN, NAN))
+    rows[-1] = replace(rows[-1], note="one problem gives no interval")
+    found = conclude(rows, LIMITS)
+    assert found.skills[0].label == "undecided"
+    assert "one problem gives no interval" in found.skills[0].reason
 
 
 def test_numbers_are_said_with_their_interval_or_their_reason():
