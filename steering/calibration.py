@@ -11,8 +11,10 @@ never see, and with what the verdict may not look at, the twin and which entries
 - **deployed**: untouched entries improve, and the twin's, tuned identically, don't;
 - **recombined**: the same, where the recipe says that the skill was never shown whole;
 - **created**: only touched entries improve, or the twin's improve too;
-- **no gain**: neither half improves;
-- **unknown**: untouched entries improve and there is no tuned twin to compare with.
+- **lost**: neither improves, and one becomes worse;
+- **no gain**: neither half changes by as much as the margin;
+- **unknown**: untouched entries improve and there is no tuned twin to compare with; or a change is
+  neither shown nor excluded.
 
 The rules' thresholds were set before any organism was measured, or on pretraining seed 0; so the
 score to quote is that of the other seeds.
@@ -25,7 +27,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from probes.intervals import Estimate, difference, exact_rate, rate
+from probes.intervals import Estimate, difference, equivalent, exact_rate, rate
 from probes.models import load
 from probes.records import Problem, Refusal
 from probes.tasks import load_task
@@ -35,12 +37,18 @@ from steering.verdict import VerdictSettings, verdict
 FIXED_ON = 0
 """The pretraining seed that may have fixed a threshold."""
 
+MARGIN = 0.05
+"""The change of a rate that would not matter, as in the verdict's own rules."""
+
+GAINS = ("deployed", "recombined", "created")
+"""What is true where something was gained."""
+
 SAID = {
     "deployed": "deployed",
     "latent": "deployed",
     "created": "created",
     "no gain": "no gain",
-    "lost": "no gain",
+    "lost": "lost",
 }
 """What a label of the verdict claims; every other label claims nothing."""
 
@@ -221,6 +229,9 @@ def truth(touched: Estimate, untouched: Estimate, twin: Estimate | None, regime:
     'created'
     >>> truth(up, flat, flat, "rare"), truth(flat, flat, flat, "rare"), truth(up, up, None, "rare")
     ('created', 'no gain', 'unknown')
+    >>> down, wide = Estimate(-0.2, -0.3, -0.1, 40), Estimate(0.0, -0.1, 0.1, 40)
+    >>> truth(flat, down, None, "rare"), truth(flat, wide, None, "rare")
+    ('lost', 'unknown')
     """
     if untouched.low > 0:
         if twin is None:
@@ -228,7 +239,12 @@ def truth(touched: Estimate, untouched: Estimate, twin: Estimate | None, regime:
         if twin.low > 0:
             return "created"
         return "recombined" if regime == "composable" else "deployed"
-    return "created" if touched.low > 0 else "no gain"
+    if touched.low > 0:
+        return "created"
+    if min(touched.high, untouched.high) < 0:
+        return "lost"
+    still = all(equivalent(change, MARGIN) for change in (touched, untouched))
+    return "no gain" if still else "unknown"
 
 
 def confusion(scored: Sequence[Scored]) -> dict[tuple[str, str], int]:
@@ -236,10 +252,15 @@ def confusion(scored: Sequence[Scored]) -> dict[tuple[str, str], int]:
     return dict(Counter((line.truth, line.said) for line in scored))
 
 
-def agreement(scored: Sequence[Scored]) -> Estimate | None:
+def agreement(scored: Sequence[Scored], *, gains: bool = False) -> Estimate | None:
     """Share of the decided lines that are right, with the interval that their number allows.
 
     Lines of one copy are not independent, so the interval is, if anything, too narrow.
+
+    Args:
+        scored: the lines.
+        gains: those only where something was gained; to say "no gain" of nothing is easier.
     """
-    decided = [line.verdict == "right" for line in scored if line.verdict != "undecided"]
+    chosen = [line for line in scored if line.truth in GAINS or not gains]
+    decided = [line.verdict == "right" for line in chosen if line.verdict != "undecided"]
     return exact_rate(sum(decided), len(decided)) if decided else None

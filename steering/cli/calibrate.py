@@ -37,19 +37,24 @@ class Calibrate:
                 args = {"problems": self.problems, "samples": self.samples}
                 scored += score(copy, self.task, self.out, **args)
                 advance(1)
-        console().print(shown(scored))
         held = [line for line in scored if line.seed != FIXED_ON]
-        right = {"all": agreement(scored), "held-out seeds": agreement(held)}
+        console().print(shown(scored, "all copies"))
+        console().print(shown(held, "copies of pretraining seeds that fixed no threshold"))
+        right = {}
+        for name, lines in (("all", scored), ("held-out seeds", held)):
+            right[name] = agreement(lines)
+            right[f"{name}, where something was gained"] = agreement(lines, gains=True)
         for name, share in right.items():
-            decided = sum(s.verdict != "undecided" for s in (scored if name == "all" else held))
-            console().print(f"right of {decided} decided, {name}: {share or 'none'}")
+            console().print(
+                f"right of the decided, {name}: {share} (n = {share.n})" if share else ""
+            )
         file = self.out / "calibration.json"
         lines = [{**asdict(s), "verdict": s.verdict} for s in scored]
         write_json(file, {"right": {k: v and asdict(v) for k, v in right.items()}, "lines": lines})
         return str(file)
 
 
-def shown(scored: list) -> object:
+def shown(scored: list, of: str) -> object:
     """The confusion table, and the lines that are wrong."""
     from rich.table import Table
 
@@ -57,7 +62,7 @@ def shown(scored: list) -> object:
 
     counted = confusion(scored)
     said = sorted({label for _, label in counted})
-    table = Table("truth", *said, title="what is true, and what the verdict said")
+    table = Table("truth", *said, title=f"what is true, and what the verdict said: {of}")
     for truth in sorted({true for true, _ in counted}):
         table.add_row(truth, *(str(counted.get((truth, label), "")) for label in said))
     for line in scored:

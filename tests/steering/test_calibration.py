@@ -9,6 +9,7 @@ from probes.records import Refusal
 from steering.calibration import Half, Scored, agreement, confusion, shipped_copies, truth
 
 UP, FLAT = Estimate(0.5, 0.4, 0.6, 40), Estimate(0.0, -0.02, 0.02, 40)
+DOWN, WIDE = Estimate(-0.2, -0.3, -0.1, 40), Estimate(0.0, -0.1, 0.1, 40)
 
 
 def line(true, said, seed=1):
@@ -26,6 +27,9 @@ def line(true, said, seed=1):
         (UP, FLAT, None, "absent", "created"),
         (FLAT, FLAT, FLAT, "common", "no gain"),
         (FLAT, UP, None, "common", "unknown"),
+        (FLAT, DOWN, None, "common", "lost"),
+        (UP, DOWN, FLAT, "absent", "created"),
+        (WIDE, FLAT, FLAT, "common", "unknown"),
     ],
 )
 def test_truth_follows_from_the_halves_and_the_twin(touched, untouched, twin, regime, expected):
@@ -39,7 +43,9 @@ def test_truth_follows_from_the_halves_and_the_twin(touched, untouched, twin, re
         ("deployed", "latent", "right"),
         ("recombined", "latent", "right"),
         ("created", "created", "right"),
-        ("no gain", "lost", "right"),
+        ("no gain", "no gain", "right"),
+        ("lost", "lost", "right"),
+        ("no gain", "lost", "wrong"),
         ("created", "deployed", "wrong"),
         ("deployed", "created", "wrong"),
         ("no gain", "deployed", "wrong"),
@@ -60,6 +66,13 @@ def test_the_score_counts_decided_lines_only():
     assert share.value == 0.75
     assert share.n == 4
     assert agreement(lines[4:]) is None
+
+
+def test_the_score_where_something_was_gained_leaves_the_easy_lines_out():
+    lines = [line("no gain", "no gain")] * 6 + [line("created", "deployed"), line("lost", "lost")]
+    assert agreement(lines).value == pytest.approx(7 / 8)
+    assert agreement(lines, gains=True).value == 0
+    assert agreement(lines, gains=True).n == 1
 
 
 def make(folder, name, kind, start, recipe):
