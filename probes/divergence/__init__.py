@@ -13,6 +13,7 @@
     perplexity   each model's valid answers under the other, matched by problem and length
     solutions    all solutions of a problem with their probability
     bits         what tuning changed about them: selection, reshaping
+    rows         all of it as tidy rows
 
 Not here: which positions decide (`probes.tasks`), activations before and after (`probes.drift`).
 """
@@ -34,9 +35,25 @@ from probes.divergence.kl import Compared, compare, token_kl
 from probes.divergence.logprobs import gold_logprobs, token_logprobs
 from probes.divergence.perplexity import Crossed, Scored, crossed, halves, perplexity, score
 from probes.divergence.places import EXECUTION, places
+from probes.divergence.rows import (
+    bits_rows,
+    kl_rows,
+    perplexity_rows,
+    strip_rows,
+    text_rows,
+    typical,
+    ways,
+)
 from probes.divergence.solutions import Solved, solutions
 
 __all__ = [
+    "ways",
+    "typical",
+    "text_rows",
+    "strip_rows",
+    "perplexity_rows",
+    "kl_rows",
+    "bits_rows",
     "EXECUTION",
     "RANKS",
     "Bits",

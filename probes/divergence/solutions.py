@@ -16,6 +16,7 @@ searches are too many to list, so its bits are about those answers alone.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import permutations, product
 from typing import Any
 
@@ -102,7 +103,11 @@ def _solve(
     batch: int,
 ) -> Solved:
     prompt = encode(models[0], problem.prompt)
-    ids = models[0].tokenizer.convert_tokens_to_ids
+    vocab = models[0].tokenizer.get_vocab()
+
+    def ids(words: Sequence[str]) -> list[int]:
+        return [vocab[word] for word in words]
+
     missing, texts, logprobs = np.zeros(2), [], []
     alive = [_Prefix([], 0, np.zeros(2))]
     while alive:
@@ -205,14 +210,13 @@ class _State:
             self.named = 0 if word == ";" else self.named
 
     def open(self, task: Any) -> list[str]:
-        every = [str(v) for v in range(task.modulus)]
+        if self.after in ("=", "?"):
+            return [str(value) for value in range(task.modulus)]
         right = self.stands == self.truth
         return {
             ";": self.left[:1] or ["ans"],
             "function": ["=", *(self.left[:1] if self.named == 1 else [])],
-            "=": every,
             "value": [";", "?"] if right else ["?"],
-            "?": every,
             "claim": ["ok", "no"] if right else ["no"],
             "no": ["=", ";"] if right else ["="],
             "repair": [str(self.truth)],
@@ -224,25 +228,26 @@ class _State:
 
 def countdown_words(task: Any, problem: Problem, words: Sequence[str]) -> list[str]:
     """See `NextWords`: the next words of the right answers that are given at once."""
-    found = {
-        text[len(words)]
-        for text in _direct(task, problem)
-        if text[: len(words)] == tuple(words) and len(text) <= task.budget(problem)
-    }
-    return sorted(found)
+    numbers, target = problem.parameters["numbers"], problem.parameters["target"]
+    after = _direct(tuple(numbers), target, task.rules)
+    return list(after.get(tuple(words), ())) if len(words) < task.budget(problem) else []
 
 
-def _direct(task: Any, problem: Problem) -> list[tuple[str, ...]]:
-    """The words of every answer at once that reaches the target."""
+@lru_cache(maxsize=64)
+def _direct(numbers: tuple[int, ...], target: int, rules: Any) -> dict[tuple[str, ...], list[str]]:
+    """Of every beginning of an answer at once that reaches the target, the words that go on."""
     from probes.tasks.countdown.expressions import write
 
-    numbers, target = problem.parameters["numbers"], problem.parameters["target"]
-    found = set()
-    for order in set(permutations(numbers)):
-        for tree in _trees(order, task.rules.operators):
-            if task.rules.value(tree) == target:
-                found.add(("ans", *write(tree), ".", END))
-    return sorted(found)
+    found: dict[tuple[str, ...], list[str]] = {}
+    for order in sorted(set(permutations(numbers))):
+        for tree in _trees(order, rules.operators):
+            if rules.value(tree) == target:
+                text = ("ans", *write(tree), ".", END)
+                for i, word in enumerate(text):
+                    on = found.setdefault(text[:i], [])
+                    if word not in on:
+                        on.append(word)
+    return found
 
 
 def _trees(numbers: Sequence[int], operators: Sequence[str]) -> list[Any]:
