@@ -18,10 +18,11 @@ small to speak, and the outcome is undecided.
 import copy
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from probes.intervals import Estimate, detectable, difference, equivalent, rate
 from probes.measurements import row
@@ -84,11 +85,13 @@ class Elicited:
     """After, on touched entries: whether the budget teaches at all."""
     touched_before: Estimate
     curve: tuple[CurveRow, ...]
+    remark: str = ""
+    """How the budget differs from the one that was asked for, if it does."""
 
     def rows(self) -> list[Measurement]:
         """As tidy rows; the measure is "valid", the setting "elicitation"."""
         spent = ", ".join(f"{name} {value}" for name, value in asdict(self.budget).items())
-        told = f"{self.outcome}: {self.why}; {spent}"
+        told = "; ".join(filter(None, (f"{self.outcome}: {self.why}", spent, self.remark)))
         parts = [
             ("base", "untouched", self.before, ""),
             ("elicited", "untouched", self.after, told),
@@ -139,7 +142,7 @@ def elicit(
     """Spend the budget on one skill and measure what came of it.
 
     Args:
-        base: in float32; it is not changed.
+        base: it is not changed; copies of it are trained and asked in float32, whatever it is in.
         task: made the problems; its gold responses are the traces.
         skill: one whose problems are divided into touched and untouched.
         budget: see there.
@@ -150,6 +153,9 @@ def elicit(
         progress: called with the number of answers finished since the last call.
     """
     asked = {part: task.problems("test", problems, skill=skill, part=part) for part in PARTS}
+    if base.dtype != torch.float32:
+        base = replace(base, net=copy.deepcopy(base.net).float(), digest="")
+    budget, remark = affordable(task, skill, budget)
     trained = copy.deepcopy(base.net)
     settings = PretrainSettings(
         steps=budget.updates, rate=budget.rate, warmup=budget.warmup, rows=32
@@ -164,10 +170,19 @@ def elicit(
             model, task, everything, samples=samples, seed=seed, batch=batch, progress=progress
         )
 
-    return conclude(task, skill, budget, judged(base), judged(copied), tuple(curve))
+    found = conclude(task, skill, budget, judged(base), judged(copied), tuple(curve))
+    return replace(found, remark=remark)
 
 
 PARTS = ("touched", "untouched")
+
+
+def affordable(task: Task, skill: str, budget: Budget) -> tuple[Budget, str]:
+    """The budget that this task allows, and where it is another than was asked for, why."""
+    if not budget.mixed or _undivided(task, skill):
+        return budget, ""
+    why = f"nothing is mixed in, as every skill of {task.name} beside {skill} is divided"
+    return replace(budget, mixed=0.0), why
 
 
 def gold_examples(task: Task, skill: str, budget: Budget) -> Examples:
@@ -177,10 +192,10 @@ def gold_examples(task: Task, skill: str, budget: Budget) -> Examples:
     of skills that are not divided, and so is common to all problems.
     """
     wanted = _some(task, budget.pool, skill, "touched")
-    others = [s for s in task.skills if s != skill and _divided(task, s) is False]
+    others = _undivided(task, skill)
     if not others and budget.mixed:
         raise Refusal(
-            f"{task.name} has no undivided skill beside {skill!r} to mix in; set mixed = 0."
+            f"{task.name} has no undivided skill beside {skill!r} to mix in: use `affordable`."
         )
     beside = [p for s in others for p in _some(task, budget.pool // len(others), s, None)]
 
@@ -194,8 +209,10 @@ def gold_examples(task: Task, skill: str, budget: Budget) -> Examples:
     return batch
 
 
-def _divided(task: Task, skill: str) -> bool:
-    return task.problems("tune", 1, skill=skill)[0].part != ""
+def _undivided(task: Task, skill: str) -> list[str]:
+    """The other skills whose entries tuning may all touch."""
+    others = [s for s in task.skills if s != skill]
+    return [s for s in others if task.problems("tune", 1, skill=s)[0].part == ""]
 
 
 def _some(task: Task, most: int, skill: str, part: str | None) -> list[Problem]:

@@ -1,6 +1,5 @@
 """`whenhow verdict`: the main job."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -39,7 +38,7 @@ class Verdict:
         from steering.cli.progress import console
         from steering.verdict import render, verdict
 
-        found = verdict(with_rollouts(own_twin(self.settings)))
+        found = verdict(own_twin(self.settings))
         console().print(render(found))
         if not self.json:
             return str(self.out)
@@ -50,14 +49,3 @@ def own_twin(settings: VerdictSettings) -> VerdictSettings:
     """The settings without the shipped base's twin, where the base is another."""
     foreign = settings.twin == SHIPPED.twin and settings.base != SHIPPED.base
     return replace(settings, twin="") if foreign else settings
-
-
-def with_rollouts(settings: VerdictSettings) -> VerdictSettings:
-    """The settings with the number of answers that tuning sampled, where its folder tells it."""
-    given = settings.tuning_rollouts != SHIPPED.tuning_rollouts
-    try:
-        about = json.loads((Path(settings.tuned) / "training.json").read_text())
-        count = int(about["tuning_rollouts"])
-    except (OSError, ValueError, KeyError):
-        return settings
-    return settings if given or count < 1 else replace(settings, tuning_rollouts=count)

@@ -1,5 +1,6 @@
 """What every stage works with: the pair, the task, the problems, and the files of the run."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,7 +37,7 @@ class Context:
     @cached_property
     def pair(self) -> tuple[Model, Model]:
         """Base and tuned, checked to be comparable."""
-        base, tuned = load(self.settings.base), load(self.settings.tuned)
+        base, tuned = self.load(self.settings.base), self.load(self.settings.tuned)
         check_pair(base, tuned)
         return base, tuned
 
@@ -45,9 +46,13 @@ class Context:
         """The twin of the base, if one was given."""
         if not self.settings.twin:
             return None
-        twin = load(self.settings.twin)
+        twin = self.load(self.settings.twin)
         check_pair(self.pair[0], twin)
         return twin
+
+    def load(self, source: str) -> Model:
+        """A model where this run wants it, and as wide."""
+        return load_on(source, self.settings.device, self.settings.dtype)
 
     def model(self, which: str) -> Model:
         """The base or the tuned model, by these names."""
@@ -60,27 +65,12 @@ class Context:
 
     @cached_property
     def cells(self) -> list[tuple[str | None, str | None]]:
-        """Skill and half of its entries; halves are found by looking at problems."""
-        found = []
-        for skill in self.task.skills or (None,):
-            parts = unique([p.part for p in self._some(skill)])
-            found += [(skill, part) for part in sorted(parts)]
-        return found
-
-    def _some(self, skill: str | None) -> list[Problem]:
-        """A few test problems of a skill; a small task may not have two dozen."""
-        for count in (24, 12, 6):
-            with suppress(Refusal):
-                return self.task.problems("test", count, skill=skill)
-        return self.task.problems("test", 3, skill=skill)
+        """Skill and half of its entries."""
+        return cells_of(self.task)
 
     def problems(self, split: str, count: int) -> list[Problem]:
         """So many problems of each cell."""
-        return [
-            problem
-            for skill, part in self.cells
-            for problem in self.task.problems(split, count, skill=skill, part=part)
-        ]
+        return problems_of(self.task, self.cells, split, count)
 
     @cached_property
     def test(self) -> list[Problem]:
@@ -105,18 +95,70 @@ class Context:
         return load_judged(self.file(f"rollouts-select-{which}.parquet"))[0]
 
     def identity(self, stage: str, names: tuple[str, ...]) -> str:
-        """Hash of what determines a stage's result: see `running.Stage`."""
-        digests = [m.digest for m in self.pair] + ([self.twin.digest] if self.twin else [])
-        values = {name: getattr(self.settings, name) for name in names}
-        return content_hash([RESULT_VERSION, stage, digests, self.task.settings, values])
+        """Hash of what determines a stage's result: see `running.Stage`.
+
+        Models and task count by their content, so it makes no difference where they lie.
+        """
+        values = {name: getattr(self.settings, name) for name in names if name != "twin"}
+        if "twin" in names:
+            values["twin"] = self.twin.digest if self.twin else ""
+        digests = [m.digest for m in self.pair]
+        given = [self.settings.dtype, digests, self.task.settings, values]
+        return content_hash([RESULT_VERSION, stage, *given])
 
     def first_sample(self, which: str) -> int:
         """Index of a model's first sample; disjoint only where a model meets itself."""
         return 10_000 if which == "tuned" and self.same else 0
 
 
-RESULT_VERSION = 1
+RESULT_VERSION = 2
 """Raised whenever a stage's result changes for the same settings."""
+
+
+def load_on(source: str, device: str, dtype: str) -> Model:
+    """A model on a device, by the names of `VerdictSettings`.
+
+    Raises:
+        Refusal: a device that torch doesn't know or this machine doesn't have, or what
+            `probes.models.load` refuses.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        here = [name for name in ("cuda", "mps") if getattr(torch, name).is_available()]
+        raise Refusal(
+            f"device {device!r} can't be used here; there is {', '.join(['cpu', *here])} "
+            f"({str(error).splitlines()[0]})."
+        ) from None
+    return load(source, device=device, dtype=getattr(torch, dtype))
+
+
+def cells_of(task: Task) -> list[tuple[str | None, str | None]]:
+    """Skill and half of its entries; halves are found by looking at test problems."""
+    found = []
+    for skill in task.skills or (None,):
+        parts = unique([p.part for p in _some(task, skill)])
+        found += [(skill, part) for part in sorted(parts)]
+    return found
+
+
+def _some(task: Task, skill: str | None) -> list[Problem]:
+    """A few test problems of a skill; a small task may not have two dozen."""
+    for count in (24, 12, 6):
+        with suppress(Refusal):
+            return task.problems("test", count, skill=skill)
+    return task.problems("test", 3, skill=skill)
+
+
+def problems_of(
+    task: Task, cells: Sequence[tuple[str | None, str | None]], split: str, count: int
+) -> list[Problem]:
+    """So many problems of each cell."""
+    return [
+        problem
+        for skill, part in cells
+        for problem in task.problems(split, count, skill=skill, part=part)
+    ]
 
 
 def one_thread() -> None:

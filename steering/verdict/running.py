@@ -26,7 +26,7 @@ from steering.verdict.settings import VerdictSettings
 Tick = Callable[[int, int], Any]
 """Called with how much of the stage is done, and of how much."""
 
-SAMPLED = ("base", "tuned", "task", "seed", "problems", "samples", "fresh")
+SAMPLED = ("seed", "problems", "samples", "fresh")
 SELECTED = ("select_problems", "select_samples")
 
 
@@ -42,7 +42,8 @@ class Stage:
     needs: tuple[str, ...]
     """Stages whose files it reads."""
     settings: tuple[str, ...]
-    """The settings that its result depends on, those of `needs` included."""
+    """The settings that its result depends on, those of `needs` included; models and task count
+    always, by their content."""
 
 
 _HERE = "steering.verdict.stages"
@@ -98,7 +99,7 @@ STAGES = (
         ("boundary",),
         (
             *SAMPLED,
-            "tuning_rollouts",
+            "tuning_answers",
             "margin",
             "elicitation_updates",
             "elicitation_batch",
@@ -114,6 +115,17 @@ STAGES = (
     ),
 )
 """In the order in which free workers take them, as soon as what they need is there."""
+
+
+class Progress:
+    """Counts what is done of a stage and tells its `Tick`; called with how much more is."""
+
+    def __init__(self, tick: Tick, total: int):
+        self.tick, self.done, self.total = tick, 0, total
+
+    def __call__(self, more: int = 1) -> None:
+        self.done += more
+        self.tick(self.done, self.total)
 
 
 @runtime_checkable
@@ -167,6 +179,8 @@ def run_stage(context: Any, stage: Stage, tick: Tick) -> bool:
         if read_table(path, Measurement)[1].get("identity") == identity:
             return True
     module, function = stage.function.split(":")
+    # A table vouches for the files beside it, which the stage is about to replace.
+    path.unlink(missing_ok=True)
     wall, cpu = time.perf_counter(), time.process_time()
     rows = getattr(importlib.import_module(module), function)(context, tick)
     cost = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}

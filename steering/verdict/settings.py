@@ -1,11 +1,16 @@
 """What a verdict is asked for, in one record; it imports no torch."""
 
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from probes.records import Refusal
 from steering.verdict.rules import Thresholds
+
+TUNING_ANSWERS = Thresholds.tuning_rollouts
+"""How many answers tuning is taken to have sampled where nobody says."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +45,9 @@ class VerdictSettings:
     """Which to steer along, by name; none given: the two whose rate tuning changed most."""
     strengths: tuple[float, ...] = (-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0)
     """Of steering, in multiples of the mean residual norm at the site."""
-    tuning_rollouts: int = 38_400
-    """How many answers tuning sampled: what is rarer than one in so many it can't have found."""
+    tuning_rollouts: int | None = None
+    """How many answers tuning sampled: what is rarer than one in so many it can't have found. None
+    given: as many as the tuned model's training.json says, else 38,400."""
     margin: float = 0.05
     """The change of a rate below which two rates count as equal."""
     elicitation_updates: int = 40
@@ -50,6 +56,10 @@ class VerdictSettings:
     """Traces in each of these updates."""
     elicitation_problems: int = 64
     """Test problems of each half on which it is judged."""
+    device: str = "cpu"
+    """Where the models are: cpu, cuda, cuda:1, mps."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the weights; the narrow ones halve the memory and round."""
     skip: tuple[str, ...] = ()
     """Stages to leave out; what rests on them is then reported as silent."""
     workers: int = 2
@@ -60,12 +70,22 @@ class VerdictSettings:
         counts = ("problems", "samples", "select_problems", "select_samples", "crossed_samples")
         if small := [name for name in counts if getattr(self, name) < 1]:
             raise Refusal(f"{small[0]} is {getattr(self, small[0])}; it must be at least 1.")
-        if self.problems < 2 or self.tuning_rollouts < 1 or not 0 < self.margin < 1:
+        if self.problems < 2 or not self.tuning_answers >= 1 or not 0 < self.margin < 1:
             raise Refusal(
                 f"problems {self.problems} (at least 2: intervals resample problems), "
-                f"tuning_rollouts {self.tuning_rollouts} (at least 1), margin {self.margin} "
+                f"tuning_rollouts {self.tuning_answers} (at least 1), margin {self.margin} "
                 f"(between 0 and 1)."
             )
+        budget = self.elicitation_updates, self.elicitation_batch, self.elicitation_problems - 1
+        if min(budget) < 1:
+            raise Refusal(
+                f"elicitation_updates {self.elicitation_updates} and elicitation_batch "
+                f"{self.elicitation_batch} must be at least 1, elicitation_problems "
+                f"{self.elicitation_problems} at least 2 (intervals resample problems); to leave "
+                f"elicitation out, skip it."
+            )
+        if self.workers < 0:
+            raise Refusal(f"workers is {self.workers}; 0 is this process alone.")
         if 0.0 not in self.strengths or not all(map(math.isfinite, self.strengths)):
             raise Refusal(
                 f"strengths {' '.join(map(str, self.strengths))}: they must be finite and contain "
@@ -73,6 +93,18 @@ class VerdictSettings:
             )
 
     @property
+    def tuning_answers(self) -> int:
+        """How many answers tuning sampled: as told, else as the tuned model's folder tells."""
+        if self.tuning_rollouts is not None:
+            return self.tuning_rollouts
+        try:
+            about = json.loads((Path(self.tuned) / "training.json").read_text())
+            count = int(about["tuning_rollouts"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return TUNING_ANSWERS
+        return count if count > 0 else TUNING_ANSWERS  # further pretraining sampled none
+
+    @property
     def thresholds(self) -> Thresholds:
         """What the rules need to know."""
-        return Thresholds(self.tuning_rollouts, self.margin)
+        return Thresholds(self.tuning_answers, self.margin)

@@ -13,7 +13,6 @@ import pytest
 
 from steering import cli
 from steering.cli.train import TrainBase
-from steering.cli.verdict import SHIPPED, with_rollouts
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = """
@@ -253,12 +252,3 @@ def test_a_bug_keeps_its_traceback(monkeypatch, tmp_path):
     monkeypatch.setattr(TrainBase, "run", run)
     with pytest.raises(ValueError, match="not one of ours"):
         cli.status(TrainBase("chain-base", tmp_path / "m"))
-
-
-def test_the_verdict_takes_the_number_of_tuning_rollouts_from_the_tuned_model(made):
-    from dataclasses import replace
-
-    asked = replace(SHIPPED, tuned=str(made / "rl"))
-    assert with_rollouts(asked).tuning_rollouts == 8
-    assert with_rollouts(replace(asked, tuning_rollouts=99)).tuning_rollouts == 99
-    assert with_rollouts(replace(asked, tuned=str(made))) == replace(asked, tuned=str(made))

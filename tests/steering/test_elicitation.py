@@ -10,6 +10,29 @@ from probes.verify import Graded
 from steering.elicitation import Budget, conclude, elicit, gain, gold_examples
 from steering.evaluate import Judged
 
+DIVIDED = """
+family = "chain"
+modulus = 7
+seed = 1
+common = ["a"]
+[functions]
+a = 3
+y = 2
+z = 2
+[skills]
+y = [1, 1]
+z = [1, 1]
+[problems]
+depth = [1, 2]
+budget = [4, 8]
+splits = { tune = 6, select = 4, test = 4 }
+[prompt]
+question = "Q"
+key = "KEY"
+drill = "INV"
+"""
+"""No skill is common, so all are divided."""
+
 
 @pytest.fixture(scope="module")
 def task():
@@ -97,6 +120,21 @@ def test_the_copy_learns_and_the_base_stays_as_it_is(task):
     assert all((weights[name] == w).all() for name, w in net.named_parameters())
     assert found.outcome == "undecided"
     assert {r.part for r in found.rows()} == {"touched", "untouched"}
+
+
+def test_where_every_other_skill_is_divided_nothing_is_mixed_in_and_the_row_says_so(tmp_path):
+    (tmp_path / "own.toml").write_text(DIVIDED)
+    task = load_task(tmp_path / "own.toml")
+    tokenizer = new_tokenizer(task.vocabulary())
+    net = new_llama(len(tokenizer), width=8, depth=1, heads=1, mlp=8, context=48, seed=0)
+    base = Model(net.requires_grad_(False), tokenizer, "tiny")
+    found = elicit(base, task, "z", Budget(updates=1, examples=4, pool=4), problems=2, samples=1)
+    assert found.budget.mixed == 0
+    told = next(r.note for r in found.rows() if r.note)
+    assert "mixed 0.0" in told
+    assert "every skill of own beside z is divided" in told
+    examples = gold_examples(task, "z", found.budget)(0)
+    assert all("z" in prompt for prompt, _ in examples)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +14,9 @@ from probes.models import new_llama, new_tokenizer, save
 from probes.records import Measurement, Refusal, read_table
 from probes.tasks import load_task
 from steering.evaluate import load_judged
-from steering.verdict import STAGES, VerdictSettings, measured, render, verdict
+from steering.verdict import STAGES, Thresholds, VerdictSettings, measured, render, verdict
 from steering.verdict.context import Context
-from steering.verdict.running import chosen, table
+from steering.verdict.running import chosen, run_stage, table
 from steering.verdict.stages.rollouts import keep
 
 TASK = """
@@ -118,6 +119,7 @@ def test_everything_is_on_disk(null):
     out = null.settings.out
     content = json.loads((out / "verdict.json").read_text())
     assert content["answer"] == null.conclusion.answer
+    assert content["settings"]["tuning_rollouts"] == Thresholds.tuning_rollouts
     assert len(content["conclusion"]) <= 4
     assert read_table(out / "evidence.parquet", Measurement)[0][0].measure == "answers"
     for name in ("pass_at_k", "strategy_mix", "directions", "dose_response", "activation_shift"):
@@ -163,6 +165,65 @@ def test_another_setting_does_only_what_depends_on_it_again(null):
     assert redone(strengths=(0.0, 1.0)) == {"steering"}
     assert redone(workers=1, out=Path("elsewhere")) == set()
     assert redone(seed=1) == {s.name for s in STAGES}
+
+
+def test_what_an_interrupted_run_with_other_settings_replaced_is_made_again(settings, folder):
+    """The interrupt comes when half of the side files are the other run's."""
+    stage = next(s for s in STAGES if s.name == "directions")
+    ours = Context(replace(settings, out=folder / "stopped"))
+    theirs = Context(replace(settings, out=folder / "stopped", seed=5))
+
+    def stop(done, _total):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    assert not run_stage(ours, stage, lambda *_: None)
+    answers = ours.selected("base").rollouts
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(theirs, stage, stop)
+    assert ours.selected("base").rollouts != answers
+    assert not run_stage(ours, stage, lambda *_: None)
+    assert ours.selected("base").rollouts == answers
+    assert run_stage(ours, stage, lambda *_: None)
+
+
+def test_the_same_weights_and_task_at_another_path_are_the_same_run(settings, folder):
+    def identities(**change):
+        context = Context(replace(settings, **change))
+        return {s.name: context.identity(s.name, s.settings) for s in STAGES}
+
+    moved = {"base": "elsewhere", "tuned": "other-elsewhere", "task": "elsewhere.toml"}
+    shutil.copytree(folder / "base", folder / moved["base"])
+    shutil.copytree(folder / "base", folder / moved["tuned"])
+    shutil.copy(folder / "tiny.toml", folder / moved["task"])
+    first = identities()
+    assert identities(**{name: str(folder / path) for name, path in moved.items()}) == first
+    other = identities(tuned=str(folder / "other"))
+    assert not set(other.values()) & set(first.values())
+    narrow = identities(dtype="bfloat16")
+    assert not set(narrow.values()) & set(first.values())
+    twin = identities(twin=str(folder / "other"))
+    redone = {name for name in first if twin[name] != first[name]}
+    assert redone == {"directions", "steering", "drift"}
+
+
+def test_the_number_of_tuning_rollouts_is_what_was_told_else_what_the_folder_tells(
+    settings, folder
+):
+    tuned = shutil.copytree(folder / "base", folder / "told")
+    (tuned / "training.json").write_text('{"tuning_rollouts": 123}')
+    asked = replace(settings, tuned=str(tuned))
+    assert asked.thresholds.tuning_rollouts == 123
+    assert replace(asked, tuning_rollouts=38_400).thresholds.tuning_rollouts == 38_400
+    assert settings.thresholds == Thresholds(margin=settings.margin)
+    (tuned / "training.json").write_text('{"tuning_rollouts": 0}')  # it sampled none
+    assert asked.thresholds.tuning_rollouts == Thresholds.tuning_rollouts
+    stage = next(s for s in STAGES if s.name == "elicitation")
+    found = {
+        count: Context(replace(asked, tuning_rollouts=count)).identity("e", stage.settings)
+        for count in (None, Thresholds.tuning_rollouts, 7)
+    }
+    assert found[None] == found[Thresholds.tuning_rollouts] != found[7]
 
 
 def test_recorded_answers_are_read_and_said_to_be(settings, folder, monkeypatch):
@@ -225,6 +286,10 @@ def test_every_stage_needs_only_earlier_ones_and_depends_on_their_settings():
         ({"strengths": (1.0,)}, "must be finite and contain 0"),
         ({"margin": 0.0}, "between 0 and 1"),
         ({"tuning_rollouts": 0}, "at least 1"),
+        ({"elicitation_updates": 0}, "elicitation_updates 0 .*at least 1"),
+        ({"elicitation_batch": 0}, "elicitation_batch 0 must be at least 1"),
+        ({"elicitation_problems": 1}, "elicitation_problems 1 at least 2"),
+        ({"workers": -1}, "workers is -1"),
     ],
 )
 def test_settings_that_can_never_work_are_refused(settings, change, says):
@@ -237,6 +302,18 @@ def test_a_model_that_is_not_there_is_refused_and_nothing_is_written(settings, f
     with pytest.raises(Refusal, match="no model folder"):
         verdict(gone, progress=False)
     assert not (folder / "nothing").exists()
+
+
+def test_a_verdict_in_bfloat16_comes_to_its_end(null, folder, monkeypatch):
+    monkeypatch.setattr(package, "figures", lambda found, folder: [])
+    done = ("crossing", "sharpening", "drift", "strategies")  # they only sample, as the others
+    narrow = replace(null.settings, out=folder / "narrow", dtype="bfloat16", skip=done)
+    found = verdict(narrow, progress=False)
+    assert found.conclusion.answer in ("no gain", "undecided")
+    assert Context(narrow).model("base").dtype == torch.bfloat16
+    rollouts = load_judged(narrow.out / "rollouts-base.parquet")[0].rollouts
+    wide = load_judged(null.settings.out / "rollouts-base.parquet")[0].rollouts
+    assert [r.logprobs for r in rollouts] != [r.logprobs for r in wide]
 
 
 @pytest.mark.slow

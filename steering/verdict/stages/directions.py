@@ -30,15 +30,16 @@ from probes.directions import (
     thirds,
 )
 from probes.directions.auc import REPORT
-from probes.generate import Decoding, replay
+from probes.generate import replay
 from probes.intervals import Estimate, undefined
 from probes.measurements import point, row
 from probes.models import Model
 from probes.records import Measurement, Refusal, content_hash, site_name
 from probes.tasks import decisions
-from steering.evaluate import Judged, evaluate, save_judged
+from steering.evaluate import Judged, save_judged
 from steering.verdict.context import MODELS, Context
-from steering.verdict.stages.rollouts import BATCH
+from steering.verdict.running import Progress
+from steering.verdict.stages.rollouts import BATCH, written
 
 PLACES = ("hook_attn_out", "hook_mlp_out", "hook_resid_post")
 """Read in every layer; what enters a block is what left the one before."""
@@ -69,19 +70,13 @@ def run(context: Context, tick: Any) -> list[Measurement]:
     """AUCs, cosines, transfer; saves a direction of each kind, model and place."""
     rows: list[Measurement] = []
     kinds = list(context.task.decision_kinds)
-    total = 2 * (2 + len(kinds)) + 1
+    step = Progress(tick, 2 * (2 + len(kinds)) + 1)
     found: dict[str, dict[str, list[Direction]]] = {}
     read: dict[str, tuple[Store, dict[str, Marks]]] = {}
-    done = 0
-
-    def step() -> None:
-        nonlocal done
-        done += 1
-        tick(done, total)
-
     shutil.rmtree(context.file("directions"), ignore_errors=True)  # of other settings
     for which in MODELS:
-        judged = written(context, which)
+        judged = written(context, which, context.select, context.settings.select_samples)
+        save_judged(context.file(f"rollouts-select-{which}.parquet"), judged, model=which)
         step()
         texts = from_rollouts(context.model(which), judged.problems, judged.rollouts)
         store = activations(context, context.model(which), judged, texts, f"store-{which}")
@@ -104,23 +99,6 @@ def run(context: Context, tick: Any) -> list[Measurement]:
     compare(context, found, read, rows)
     step()
     return rows
-
-
-def written(context: Context, which: str) -> Judged:
-    """The model's answers to the select split."""
-    model = context.model(which)
-    judged = evaluate(
-        model,
-        context.task,
-        context.select,
-        samples=context.settings.select_samples,
-        decoding=Decoding(stop=(model.tokenizer.eos_token_id,)),  # type: ignore[arg-type]
-        seed=context.settings.seed,
-        first_sample=context.first_sample(which),
-        batch=BATCH,
-    )
-    save_judged(context.file(f"rollouts-select-{which}.parquet"), judged, model=which)
-    return judged
 
 
 def baselines(context: Context, which: str) -> list[tuple[str, Model]]:

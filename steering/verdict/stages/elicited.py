@@ -16,7 +16,7 @@ from steering.elicitation import Budget, elicit
 from steering.evaluate import groups
 from steering.verdict.context import MODELS, Context
 from steering.verdict.rules import pick
-from steering.verdict.running import table
+from steering.verdict.running import Progress, table
 from steering.verdict.stages.rollouts import BATCH
 
 SAMPLES = 4
@@ -28,14 +28,7 @@ def run(context: Context, tick: Any) -> list[Measurement]:
     settings = context.settings
     rows = gold(context)
     skills = hidden(context)
-    total = len(skills) * 4 * settings.elicitation_problems * SAMPLES
-    done = 0
-
-    def progress(count: int) -> None:
-        nonlocal done
-        done += count
-        tick(done, total)
-
+    progress = Progress(tick, len(skills) * 4 * settings.elicitation_problems * SAMPLES)
     budget = Budget(
         updates=settings.elicitation_updates,
         examples=settings.elicitation_batch,
@@ -79,6 +72,6 @@ def hidden(context: Context) -> list[str]:
         mass = pick(rows, "valid@k", x=1.0, model="base", skill=skill, part=part)
         guess = pick(rows, "guess rate", skill=skill, part=part)
         if part and mass and guess:
-            limit = max(guess.value, 1 / context.settings.tuning_rollouts)
+            limit = max(guess.value, 1 / context.settings.tuning_answers)
             found[skill] = found.get(skill, False) or not mass.low > limit
     return [skill for skill, unshown in found.items() if unshown]

@@ -5,15 +5,24 @@ made by these weights, on this task, with these problems, samples, decoding and 
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from probes.generate import Decoding
 from probes.models import Model
-from probes.records import Measurement, Refusal, atomic_write, content_hash, read_arrow, unique
-from steering.evaluate import Line, evaluate, load_judged, save_judged
+from probes.records import (
+    Measurement,
+    Problem,
+    Refusal,
+    atomic_write,
+    content_hash,
+    read_arrow,
+    unique,
+)
+from probes.tasks import Task
+from steering.evaluate import Judged, Line, evaluate, load_judged, save_judged
 from steering.verdict.context import MODELS, Context
+from steering.verdict.running import Progress, Tick
 
 BATCH = 256
 """Rows decoded at a time: the small models are fastest there on one thread."""
@@ -21,8 +30,6 @@ BATCH = 256
 VERSION = 1
 """Raised when answers change for the same settings, and only then: records carry it, and those of
 the shipped pair outlive a change of what is computed from them."""
-
-Tick = Callable[[int, int], Any]
 
 
 def base(context: Context, tick: Tick) -> list[Measurement]:
@@ -65,17 +72,40 @@ def answers(context: Context, which: str, tick: Tick) -> list[Measurement]:
 
 
 def identity(context: Context, which: str) -> dict[str, Any]:
-    """Everything that determines the answers, as it stands in a record's metadata."""
-    return {
+    """Everything that determines the answers of a run, as it stands in a record's metadata."""
+    return identified(
+        context.model(which),
+        context.task,
+        context.test,
+        samples=context.settings.samples,
+        first=context.first_sample(which),
+        seed=context.settings.seed,
+    )
+
+
+def identified(
+    model: Model,
+    task: Task,
+    problems: Sequence[Problem],
+    *,
+    samples: int,
+    first: int = 0,
+    seed: int = 0,
+    temperature: float = 1.0,
+) -> dict[str, Any]:
+    """Everything that determines the answers of any model to any problems, in plain sampling."""
+    about = {
         "version": VERSION,
-        "digest": context.model(which).digest,
-        "task": content_hash(context.task.settings),
-        "problems": content_hash([p.id for p in context.test]),
-        "samples": context.settings.samples,
-        "first": context.first_sample(which),
-        "seed": context.settings.seed,
-        "temperature": 1.0,
+        "digest": model.digest,
+        "task": content_hash(task.settings),
+        "problems": content_hash([p.id for p in problems]),
+        "samples": samples,
+        "first": first,
+        "seed": seed,
+        "temperature": temperature,
     }
+    narrow = str(model.dtype).removeprefix("torch.")
+    return about if narrow == "float32" else {**about, "dtype": narrow}
 
 
 def recorded(context: Context, which: str) -> Path | None:
@@ -95,27 +125,31 @@ def recorded(context: Context, which: str) -> Path | None:
 def sample(context: Context, which: str, path: Path, tick: Tick) -> None:
     """Sample and grade, at temperature 1."""
     about = identity(context, which)
-    model: Model = context.model(which)
-    total, done = len(context.test) * context.settings.samples, 0
+    samples = context.settings.samples
+    progress = Progress(tick, len(context.test) * samples)
+    judged = written(context, which, context.test, samples, progress)
+    del about["version"]  # the table has its own key of this name
+    save_judged(path, judged, model=which, identity=content_hash(identity(context, which)), **about)
 
-    def progress(count: int) -> None:
-        nonlocal done
-        done += count
-        tick(done, total)
 
-    judged = evaluate(
-        model,
+def written(
+    context: Context,
+    which: str,
+    problems: Sequence[Problem],
+    samples: int,
+    progress: Callable[[int], Any] | None = None,
+) -> Judged:
+    """A model's own answers, at temperature 1 and on the run's random numbers."""
+    return evaluate(
+        context.model(which),
         context.task,
-        context.test,
-        samples=context.settings.samples,
-        decoding=Decoding(stop=(model.tokenizer.eos_token_id,)),  # type: ignore[arg-type]
+        problems,
+        samples=samples,
         seed=context.settings.seed,
         first_sample=context.first_sample(which),
         batch=BATCH,
         progress=progress,
     )
-    del about["version"]  # the table has its own key of this name
-    save_judged(path, judged, model=which, identity=content_hash(identity(context, which)), **about)
 
 
 def keep(out: Path, tuned: Path) -> list[Path]:

@@ -7,6 +7,7 @@ from probes.measurements import row
 from probes.records import Measurement
 from steering.decoding import TEMPERATURES, Sharpened, sharpen, sharpening, votes
 from steering.verdict.context import Context
+from steering.verdict.running import Progress
 from steering.verdict.stages.rollouts import BATCH
 
 
@@ -14,13 +15,7 @@ def run(context: Context, tick: Any) -> list[Measurement]:
     """Valid and right answers of every decoding, by skill and half, and over all."""
     settings = context.settings
     select = len(context.select) * 2 * len(TEMPERATURES)
-    total, done = select + len(context.test) * (2 * settings.crossed_samples + 1), 0
-
-    def progress(count: int) -> None:
-        nonlocal done
-        done += count
-        tick(done, total)
-
+    total = select + len(context.test) * (2 * settings.crossed_samples + 1)
     answers = sharpen(
         *context.pair,
         context.task,
@@ -31,7 +26,7 @@ def run(context: Context, tick: Any) -> list[Measurement]:
         select_samples=2,
         seed=settings.seed,
         batch=BATCH,
-        progress=progress,
+        progress=Progress(tick, total),
     )
     return sharpening(answers, seed=settings.seed) + pooled(answers, settings.seed)
 
