@@ -7,7 +7,7 @@
     cka(x, y)                                          # 0.93 [0.91, 0.94]
     Moved(y - x, rank=5).overlap(directions)           # the subspace that tuning moved
     angle(a, b, used, problems), transfer(a, b, used, problems)       # at marked decisions
-    promoted(base, a, b, problems)                     # what the difference says, by logit lens
+    promoted(lens(base), a, b, problems)               # what the difference says, by logit lens
 
 Everything here is descriptive, and no line of a verdict: a large shift is no evidence of a new
 skill and a small one none against it (a bias on one logit changes every decision). So each number
@@ -26,7 +26,7 @@ base's: measure on both, apart.
     lens         which tokens the difference promotes
 """
 
-from probes.drift.lens import Promoted, lens, promoted, readout
+from probes.drift.lens import Lens, Promoted, lens, promoted, readout
 from probes.drift.reading import Spots, marks, read, spread
 from probes.drift.shift import Shift, drift
 from probes.drift.similarity import cka, hsic, without_means
@@ -35,6 +35,7 @@ from probes.drift.transfer import Angle, Transfer, angle, transfer
 
 __all__ = [
     "Angle",
+    "Lens",
     "Moved",
     "Promoted",
     "Shift",

@@ -1,7 +1,7 @@
 """What the change of activations says, read as if it were the last layer's.
 
     see = lens(base)                                # activations to logits: final norm, unembedding
-    promoted(base, before, after, problems)[0]      # "?" by 1.9 [1.7, 2.1]
+    promoted(see, before, after, problems)[0]       # "?" by 1.9 [1.7, 2.1]
 
 The logit lens (nostalgebraist 2020) of both models through one readout, the base's, so that what
 differs is the activations. Its logits are shifted to mean 0 over the vocabulary (softmax ignores a
@@ -13,8 +13,9 @@ The readout is TransformerLens': the bridge of `probes.models`. A final soft cap
 out; it is monotone and changes no order.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +29,19 @@ from probes.records import Refusal
 BATCH = 1024
 """Rows read at a time: what is held is one batch × vocabulary, and a row for each problem."""
 
-Lens = Callable[[Tensor], Tensor]
+
+@dataclass(frozen=True)
+class Lens:
+    """The readout of a model: residual vectors to logits, differentiable. Make it with `lens`."""
+
+    model: Model
+    seen: Any
+    """Its bridge, which takes half a second to boot: use one lens for many calls."""
+
+    def __call__(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n vocab"]:
+        """Final norm and unembedding."""
+        moved = x.to(self.model.device, self.model.dtype)
+        return self.seen.unembed(self.seen.ln_final(moved[None]))[0]
 
 
 @dataclass(frozen=True)
@@ -43,34 +56,32 @@ class Promoted:
 
 
 def lens(model: Model) -> Lens:
-    """The function from residual vectors (n, d) to logits (n, vocabulary), differentiable."""
-    seen = bridge(model)
-
-    def read(x: Tensor) -> Tensor:
-        return seen.unembed(seen.ln_final(x.to(model.device, model.dtype)[None]))[0]
-
-    return read
+    """The readout of a model, through its bridge."""
+    return Lens(model, bridge(model))
 
 
 def promoted(
-    model: Model,
+    read: Lens,
     before: Float[np.ndarray, "n d"],
     after: Float[np.ndarray, "n d"],
     problems: Shaped[np.ndarray, " n"],
     *,
     count: int = 5,
+    tokens: Sequence[int] | None = None,
     seed: int = 0,
 ) -> list[Promoted]:
     """The tokens whose logits rise most and fall most, the largest rise first.
 
     Args:
-        model: whose final norm and unembedding read both.
+        read: whose final norm and unembedding read both; the base's.
         before: activations of the base at the wanted positions.
         after: of the tuned model, at the same.
         problems: of each row.
         count: how many on each side.
+        tokens: these and no others, in the order given.
         seed: of the resamples.
     """
+    model = read.model
     if not 1 <= 2 * count <= model.vocab:
         raise Refusal(f"{count} tokens on each side of {model.vocab}: at least 1, at most half.")
     if before.shape != after.shape or len(before) != len(problems):
@@ -79,7 +90,7 @@ def promoted(
             f"same positions of both models are compared."
         )
     names, codes = np.unique(problems, return_inverse=True)
-    read, sums = lens(model), np.zeros((len(names), model.vocab))
+    sums = np.zeros((len(names), model.vocab))
     for start in range(0, len(before), BATCH):
         rows = slice(start, start + BATCH)
         with torch.no_grad():
@@ -93,7 +104,7 @@ def promoted(
             str(model.tokenizer.decode([int(token)])),
             bootstrap(lambda s, n: s / n, sums[:, token], counts, seed=seed),
         )
-        for token in [*order[:count], *order[-count:]]
+        for token in (tokens or [*order[:count], *order[-count:]])
     ]
 
 

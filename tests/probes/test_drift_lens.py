@@ -44,7 +44,7 @@ def test_the_tokens_are_those_whose_logits_rise_most_on_average(model):
     problems = np.array([f"p{i % 8}" for i in range(40)])
     rise = direct(model, after) - direct(model, before)
     rise = (rise - rise.mean(1, keepdims=True)).mean(0)
-    found = promoted(model, before, after, problems, count=3)
+    found = promoted(lens(model), before, after, problems, count=3)
     order = np.argsort(-rise)
     assert [p.token for p in found] == [*order[:3], *order[-3:]]
     assert [p.change.value for p in found] == pytest.approx(
@@ -58,7 +58,7 @@ def test_a_push_along_a_readout_promotes_its_token(model):
     before = activations()
     push = readout(lens(model), before, [7], [i for i in range(29) if i != 7])
     found = promoted(
-        model, before, (before + 0.5 * push).astype(np.float32), np.arange(40).astype(str)
+        lens(model), before, (before + 0.5 * push).astype(np.float32), np.arange(40).astype(str)
     )
     assert found[0].token == 7
     assert found[0].change.low > 0
@@ -81,10 +81,10 @@ def test_a_readout_is_the_steepest_of_small_steps(model):
 
 def test_nothing_changed_promotes_nothing(model):
     x = activations()
-    for one in promoted(model, x, x, np.arange(40).astype(str)):
+    for one in promoted(lens(model), x, x, np.arange(40).astype(str)):
         assert (one.change.value, one.change.low, one.change.high) == (0, 0, 0)
 
 
 def test_rows_that_do_not_match_are_refused(model):
     with pytest.raises(Refusal, match="at most half"):
-        promoted(model, activations(), activations(), np.arange(40).astype(str), count=15)
+        promoted(lens(model), activations(), activations(), np.arange(40).astype(str), count=15)
