@@ -419,11 +419,22 @@ def test_the_dials_are_the_shares_of_the_options(task, recipe):
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"operators": ["+", "/"]}, r"operators \['/'\]"),
+        ({"operators": ["+", "/"]}, r"operators names \['/'\]"),
         ({"largest": 120}, r"2\.\.120 .* within 0\.\.30"),
-        ({"numbers": [3, 9]}, "must be 2 to 5"),
+        ({"numbers": [3, 9]}, "each of numbers = 9 must be a whole number from 2 to 5"),
         ({"prompt": "reach {target} :"}, r"lacks the word \{numbers\}"),
         ({"prompt": "use 7 {numbers} {target}"}, "no number of their own"),
+        ({"prompt": "use {it} {numbers} {target}"}, "only braces are"),
+        ({"prompt": -1}, "prompt = -1 must be text"),
+        ({"operators": []}, r"operators = \[\] must list some of"),
+        ({"targets": []}, r"targets = \[\] must be two whole numbers"),
+        ({"targets": "x"}, "targets = 'x' must be two whole numbers"),
+        ({"targets": [29, 30], "largest": 2, "numbers": [2]}, "no 2 numbers of 2..2 were found"),
+        ({"high": 30.5}, "high = 30.5 must be a whole number"),
+        ({"numbers": 3}, "numbers = 3 must list"),
+        ({"budget": [4, 0]}, "allows 12 words .* canonical answer has"),
+        ({"splits": {"tune": 1}}, "shares to tune, select, test"),
+        ({"seeds": 1}, "the file knows no seeds"),
     ],
 )
 def test_settings_that_make_no_task_are_refused(task, changed, said):

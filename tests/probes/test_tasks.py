@@ -60,14 +60,16 @@ def test_the_shipped_tasks_keep_the_protocol(name):
     [
         ('family = "chain', "not valid TOML"),
         ('family = "sudoku"', "not known; there are chain, countdown"),
-        (OWN.replace("modulus = 5\n", ""), "missing or of the wrong type.*modulus"),
-        (OWN.replace("depth = [2, 3]\n", ""), "missing or of the wrong type.*depth"),
+        ("family = [1]", "not known; there are chain, countdown"),
+        (OWN.replace("modulus = 5\n", ""), "the file lacks modulus"),
+        (OWN.replace("depth = [2, 3]\n", ""), r"\[problems\] lacks depth"),
         (OWN.replace('common = ["u"]', 'common = ["v"]'), r"common names \['v'\]"),
         (OWN.replace("w = [1, 1]", "x = [1, 1]"), r"skills names \['x'\]"),
     ],
     ids=[
         "no TOML",
         "family",
+        "family of another type",
         "missing setting",
         "missing dial",
         "unknown family in common",
@@ -77,6 +79,49 @@ def test_the_shipped_tasks_keep_the_protocol(name):
 def test_a_mistake_in_the_file_is_told_at_loading(own, text, message):
     own.write_text(text)
     with pytest.raises(Refusal, match=message):
+        load_task(own)
+
+
+SPLITS = "splits = { tune = 1, select = 1, test = 1 }"
+WRONG = {
+    "an unknown key": ("seed = 3", "seed = 3\nmodulos = 7", "the file knows no modulos; it has"),
+    "an unknown dial": ("depth =", "depht = 1\ndepth =", r"\[problems\] knows no depht"),
+    "an unknown prompt": ('key = "', 'kye = "A"\nkey = "', r"\[prompt\] knows no kye"),
+    "modulus 0": ("modulus = 5", "modulus = 0", "modulus = 0 must be a whole number from 2"),
+    "modulus true": ("modulus = 5", "modulus = true", "modulus = True must be a whole number"),
+    "seed text": ("seed = 3", 'seed = "x"', "seed = 'x' must be a whole number"),
+    "falling depth": ("depth = [2, 3]", "depth = [5, 1]", r"depth = \[5, 1\] must be .*rising"),
+    "depth below 0": ("depth = [2, 3]", "depth = [-3, -1]", r"depth = \[-3, -1\]"),
+    "depth 0": ("depth = [2, 3]", "depth = [0, 0]", r"depth = \[0, 0\] must be .* from 1"),
+    "depth text": ("depth = [2, 3]", 'depth = "x"', "depth = 'x' must be two whole numbers"),
+    "budget of one": ("budget = [4, 13]", "budget = [1]", r"budget = \[1\] must be two"),
+    "budget too small": ("budget = [4, 13]", "budget = [-4, 1]", "allows -7 words.* answer has 11"),
+    "empty splits": (SPLITS, SPLITS.replace("= 1", "= 0"), r"splits\.tune = 0 .* from 1"),
+    "no test split": (SPLITS, SPLITS.replace(", test = 1", ""), "shares to tune, select, test"),
+    "no skill": ("[skills]\nu = [1, 1]\nw = [1, 1]", "[skills]", r"skills = \[\] must list some"),
+    "skill of one number": ("w = [1, 1]", "w = 1", r"skills\.w = 1 must be two whole numbers"),
+    "falling skill": ("w = [1, 1]", "w = [3, 1]", r"skills\.w = \[3, 1\] must be .*rising"),
+    "skill without functions": ("w = 1\n", "w = 0\n", r"functions\.w = 0 .* from 1"),
+    "functions no number": ("w = 1\n", 'w = "1"\n', r"functions\.w = '1'"),
+    "long family": ("w = 1\n", "ww = 1\n", "a family is one letter"),
+    "common no list": ('common = ["u"]', 'common = "u"', "common = 'u' must list some of u w"),
+    "prompt of two words": ('question = "WHAT"', 'question = "WHAT IS"', "must be one word"),
+    "prompt no text": ('question = "WHAT"', "question = 3", "question = 3 must be text"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_value_is_refused_at_loading_by_its_key(own, name):
+    right, wrong, said = WRONG[name]
+    assert OWN.count(right) == 1
+    own.write_text(OWN.replace(right, wrong))
+    with pytest.raises(Refusal, match=said):
+        load_task(own)
+
+
+def test_no_prompt_at_all_is_refused(own):
+    own.write_text("prompt = -1\n" + OWN[: OWN.index("[prompt]")])
+    with pytest.raises(Refusal, match="prompt = -1 must be a table, with question, key, drill"):
         load_task(own)
 
 

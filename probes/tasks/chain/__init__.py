@@ -25,8 +25,20 @@ from typing import Any
 from probes.records import Grade, Problem, Refusal, Span, Step, Trace, content_hash
 from probes.tasks import END
 from probes.tasks.chain.moves import WORDS, parse
+from probes.tasks.settings import (
+    check_keys,
+    check_list,
+    check_made,
+    check_pair,
+    check_range,
+    check_splits,
+    check_text,
+    check_whole,
+)
 
 PARTS = ("touched", "untouched")
+KEYS = ("family", "modulus", "seed", "common", "functions", "skills", "problems", "prompt")
+"""Of the file."""
 
 
 @dataclass(frozen=True)
@@ -291,17 +303,40 @@ class Chain:
 
 
 def load(name: str, settings: dict[str, Any]) -> Chain:
-    """The chain task of a parsed file; see `probes.tasks.load_task`."""
-    task = Chain(name, settings)
+    """The chain task of a parsed file; see `probes.tasks.load_task`.
+
+    Raises:
+        Refusal: a setting that is missing, unknown or wrong, no problem in a split, a budget that
+            no whole answer fits, or a word that would mean two things.
+    """
+    check_keys(name, "", settings, KEYS)
+    check_whole(name, "modulus", settings["modulus"], 2)
+    check_whole(name, "seed", settings["seed"])
     families = settings["functions"]
-    for group, members in (("common", settings["common"]), ("skills", settings["skills"])):
-        if unknown := set(members) - set(families):
-            raise Refusal(f"{name}: {group} names {sorted(unknown)}, which [functions] lacks.")
-    if any(len(family) != 1 or not family.isalpha() for family in families):
-        raise Refusal(f"{name}: a family is one letter; [functions] has {', '.join(families)}.")
+    if not isinstance(families, dict) or any(len(f) != 1 or not f.isalpha() for f in families):
+        raise Refusal(f"{name}: functions = {families!r}: a family is one letter, with a number.")
+    for family, count in families.items():
+        check_whole(name, f"functions.{family}", count, 1)
+    check_list(name, "common", settings["common"], families)
+    if not isinstance(settings["skills"], dict):
+        raise Refusal(f"{name}: skills = {settings['skills']!r} must be a table.")
+    check_list(name, "skills", list(settings["skills"]), families)
+    for skill, count in settings["skills"].items():
+        check_range(name, f"skills.{skill}", count, 1)
+    check_keys(name, "problems", settings["problems"], ("depth", "budget", "splits"))
+    low_and_high, budget, splits = (settings["problems"][k] for k in ("depth", "budget", "splits"))
+    check_range(name, "problems.depth", low_and_high, 1)
+    check_pair(name, "problems.budget", budget, "words a function and words beside")
+    check_splits(name, "problems.splits", splits)
+    check_keys(name, "prompt", settings["prompt"], ("question", "key", "drill"))
+    for key, word in settings["prompt"].items():
+        check_text(name, f"prompt.{key}", word)
+        if len(word.split()) > 1:
+            raise Refusal(f"{name}: prompt.{key} = {word!r} must be one word.")
+    task = Chain(name, settings)
     words = task.vocabulary()
     if len(set(words)) < len(words):
         raise Refusal(f"{name}: a word of the vocabulary means two things; rename a prompt word.")
-    for split in settings["problems"]["splits"]:
-        task.budget(task.problems(split, 1)[0])  # whatever is missing or wrong shows now
+    low, high = low_and_high
+    check_made(task, sorted({low, high}))
     return task

@@ -58,8 +58,21 @@ from probes.tasks.countdown.expressions import (
     write,
 )
 from probes.tasks.countdown.traces import replay
+from probes.tasks.settings import (
+    check_keys,
+    check_list,
+    check_made,
+    check_pair,
+    check_splits,
+    check_text,
+    check_whole,
+)
 
 WORDS = ("try", "by", "need", "=", "?", "left", "to", ";", "go", "back", "ans", "(", ")", ".")
+
+KEYS = ("family", "numbers", "smallest", "largest", "targets", "high", "operators", "budget")
+KEYS = (*KEYS, "prompt", "drill", "seed", "splits")
+"""Of the file."""
 
 
 @dataclass(frozen=True)
@@ -111,12 +124,16 @@ class Countdown:
     def draw(self, random: Random, count: int) -> tuple[tuple[int, ...], int]:
         """Sorted numbers, and a target uniform among those that they can reach."""
         lowest, highest = self.settings["targets"]
-        while True:
-            drawn = [self.settings["smallest"], self.settings["largest"]]
-            numbers = tuple(sorted(random.randint(*drawn) for _ in range(count)))
+        smallest, largest = self.settings["smallest"], self.settings["largest"]
+        for _ in range(10_000):
+            numbers = tuple(sorted(random.randint(smallest, largest) for _ in range(count)))
             targets = sorted(t for t in reach(numbers, self.rules) if lowest <= t <= highest)
             if targets:
                 return numbers, random.choice(targets)
+        raise Refusal(
+            f"{self.name}: no {count} numbers of {smallest}..{largest} were found from which "
+            f"{' '.join(self.rules.operators)} reach a target of {lowest}..{highest}."
+        )
 
     def problem(self, numbers: Sequence[int], target: int) -> Problem:
         """The problem of these numbers; their order makes no difference."""
@@ -291,9 +308,15 @@ def load(name: str, settings: dict[str, Any]) -> Countdown:
     Raises:
         Refusal: a setting that makes no problems, or a word that would mean two things.
     """
-    task = Countdown(name, settings)
-    if unknown := set(settings["operators"]) - set(ARITHMETIC):
-        raise Refusal(f"{name}: operators {sorted(unknown)} are none of {' '.join(ARITHMETIC)}.")
+    check_keys(name, "", settings, KEYS)
+    for key in ("seed", "smallest", "largest", "high"):
+        check_whole(name, key, settings[key])
+    check_list(name, "operators", settings["operators"], ARITHMETIC)
+    check_pair(name, "budget", settings["budget"], "words a number and words beside")
+    check_pair(name, "targets", settings["targets"], "the lowest and the highest")
+    check_splits(name, "splits", settings["splits"])
+    check_text(name, "prompt", settings["prompt"])
+    check_text(name, "drill", settings["drill"])
     smallest, largest, high = (settings[key] for key in ("smallest", "largest", "high"))
     lowest, highest = settings["targets"]
     if not 0 <= smallest <= largest <= high or not 0 <= lowest <= highest <= high:
@@ -301,12 +324,20 @@ def load(name: str, settings: dict[str, Any]) -> Countdown:
             f"{name}: smallest..largest is {smallest}..{largest} and targets {lowest}..{highest}; "
             f"both must be rising and within 0..{high} (high), where every value has its word."
         )
-    if not settings["numbers"] or not all(2 <= n <= 5 for n in settings["numbers"]):
-        raise Refusal(f"{name}: numbers = {settings['numbers']} must be 2 to 5 each.")
+    numbers = settings["numbers"]
+    if not isinstance(numbers, list) or not numbers:
+        raise Refusal(f"{name}: numbers = {numbers!r} must list how many a problem may have.")
+    for count in numbers:
+        check_whole(name, "each of numbers", count, 2, 5)
     for key in ("{numbers}", "{target}"):
         if key not in settings["prompt"].split():
             raise Refusal(f"{name}: the prompt {settings['prompt']!r} lacks the word {key}.")
     words = f"{settings['prompt']} {settings['drill']}".split()
     if any(word.isdecimal() or word == END for word in words):
         raise Refusal(f"{name}: prompt and drill may hold no number of their own, and no {END}.")
+    stray = [w for w in words if set(w) & set("{}") and w not in ("{numbers}", "{target}")]
+    if stray or "{" in settings["drill"]:
+        raise Refusal(f"{name}: the only braces are {{numbers}} and {{target}}, in the prompt.")
+    task = Countdown(name, settings)
+    check_made(task, sorted(set(numbers)))
     return task
