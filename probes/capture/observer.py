@@ -1,6 +1,6 @@
 """The observer that reads: the very pass that writes an answer is the one captured."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -13,7 +13,7 @@ from probes.capture.writing import Activation, Writer
 from probes.generate import Pass, Request
 from probes.records import Refusal
 
-HELD = 4096
+HELD = 1024
 """Rows kept on the device before they are moved: one transfer, and one wait, for so many."""
 
 
@@ -86,7 +86,7 @@ class Capture:
             self._begin(now, x.device)
         if not self._rows:
             return x
-        held = x.detach().reshape(-1, x.shape[-1])[self._cells]
+        held = x.detach().reshape(-1, x.shape[-1]).index_select(0, self._cells)
         self._held[site].append(held.to(self.writer.dtype))
         if site == self._last:
             self._kept += self._rows
@@ -111,35 +111,29 @@ class Capture:
             for site in self.sites:
                 edited |= editor.edited(site, now)
         for row, request in enumerate(now.requests):
-            for column, label in self._columns(request, places[row]):
-                cells.append(row * now.width + column)
-                self._rows.append(
-                    Activation(
-                        problem=request.problem,
-                        sample=request.sample,
-                        position=int(places[row, column]),
-                        label=label,
-                        setting="" if request.setting is None else str(request.setting),
-                        edited=bool(edited[row, column]),
-                    )
-                )
+            first, was = int(places[row, 0]), edited[row].tolist()
+            setting = "" if request.setting is None else str(request.setting)
+            whose = (request.problem, request.sample)
+            marked = self._columns(request, places[row])
+            cells += [row * now.width + column for column, _ in marked]
+            self._rows += [
+                Activation(*whose, first + column, label, setting, was[column])
+                for column, label in marked
+            ]
         self._cells = torch.tensor(cells, dtype=torch.long).to(device, non_blocking=True)
 
     def _columns(
         self, request: Request, places: Int[np.ndarray, " width"]
-    ) -> Iterator[tuple[int, str]]:
+    ) -> list[tuple[int, str]]:
         """Column and label of the wanted cells of one row."""
         key = (request.problem, request.sample, request.setting)
+        first, last = int(places[0]), int(places[-1])
         if not isinstance(self.positions, str):
-            for mark in self.positions.get(key, ()):
-                column = mark.position - int(places[0])
-                if 0 <= column < len(places):
-                    yield column, mark.label
-            return
-        first = len(request.prompt) - 1 if self.positions == "generated" else 0
-        if places[-1] < len(request.prompt) - 1:  # a prefill
+            marks = self.positions.get(key, ())
+            return [(at - first, label) for at, label in marks if first <= at <= last]
+        if last < len(request.prompt) - 1:  # a prefill
             if key in self._prefilled:
-                return
+                return []
             self._prefilled.add(key)
-        for column in np.flatnonzero(places >= first):
-            yield int(column), ""
+        wanted = len(request.prompt) - 1 if self.positions == "generated" else 0
+        return [(at - first, "") for at in range(max(first, wanted), last + 1)]

@@ -5,9 +5,9 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -26,9 +26,12 @@ KIND = "Activation"
 """What the metadata of an index says that its lines are."""
 
 
-@dataclass(frozen=True)
-class Activation:
-    """One line of the index: whose activation it is. `position` is the row's own (from 0)."""
+class Activation(NamedTuple):
+    """One line of the index: whose activation it is. `position` is the row's own (from 0).
+
+    A tuple, since there are as many as positions: making records of them, and columns of those,
+    took longer than writing the values.
+    """
 
     problem: str
     sample: int
@@ -83,7 +86,10 @@ class Writer:
         self._index = pq.ParquetWriter(self.partial / "index.parquet", SCHEMA, compression="zstd")
         self._shards: list[dict[str, Any]] = []
         self._rows: list[Activation] = []
-        self._values: dict[str, list[Tensor]] = {site: [] for site in self.sites}
+        self._values: dict[str, Tensor] = {}
+        # The model needn't wait while a file is hashed and flushed; nothing of it is held for that.
+        self._disk = ThreadPoolExecutor(1)
+        self._hashes: list[Future[str]] = []
 
     def __enter__(self) -> "Writer":
         """Nothing to do: the constructor made the folder."""
@@ -95,6 +101,7 @@ class Writer:
             if kind is None:
                 self._finish()
         finally:
+            self._disk.shutdown()
             self._index.close()
             shutil.rmtree(self.partial, ignore_errors=True)
 
@@ -105,51 +112,53 @@ class Writer:
         assert set(values) == set(self.sites), f"{sorted(values)} were given, not {self.sites}"
         for site in self.sites:
             assert len(values[site]) == len(rows), f"{len(values[site])} values, {len(rows)} rows"
-            # A slice of a larger buffer would keep all of it alive until the shard is written.
-            self._values[site].append(values[site].detach().to("cpu", self.dtype, copy=True))
-        self._rows.extend(rows)
-        while len(self._rows) >= self.shard_rows:
-            self._write_shard(self.shard_rows)
+            if site not in self._values:
+                shape = (self.shard_rows, values[site].shape[1])
+                self._values[site] = torch.empty(shape, dtype=self.dtype)
+        done = 0
+        while done < len(rows):
+            held = len(self._rows)
+            taken = min(self.shard_rows - held, len(rows) - done)
+            for site in self.sites:
+                into = self._values[site][held : held + taken]
+                into.copy_(values[site].detach()[done : done + taken])
+            self._rows += rows[done : done + taken]
+            done += taken
+            if len(self._rows) == self.shard_rows:
+                self._write_shard()
 
-    def _write_shard(self, count: int) -> None:
-        tensors = {}
-        for site in self.sites:
-            held = torch.cat(self._values[site])
-            tensors[site], rest = held[:count].contiguous(), held[count:]
-            self._values[site] = [rest.clone()] if len(rest) else []
-            if not torch.isfinite(tensors[site]).all():
+    def _write_shard(self) -> None:
+        rows, self._rows = self._rows, []
+        tensors = {site: values[: len(rows)] for site, values in self._values.items()}
+        for site, values in tensors.items():
+            low, high = (float(end) for end in values.aminmax())
+            if not (low > -np.inf and high < np.inf):  # either is NaN where any value is
                 raise Refusal(
                     f"{site} has values that are not finite as {_name(self.dtype)}: either the "
                     f"model computes NaN, or they are too large for it (float16 ends at 65504; "
                     f"bfloat16 and float32 hold them)."
                 )
-        rows, self._rows = self._rows[:count], self._rows[count:]
         number = len(self._shards)
         path = self.partial / f"shard-{number:05d}.safetensors"
         save_file(tensors, path)
-        _flush(path)
-        self._shards.append(
-            {
-                "file": path.name,
-                "rows": count,
-                "bytes": path.stat().st_size,
-                "hash": file_hash(path),
-            }
+        self._hashes.append(self._disk.submit(_sealed, path))
+        said = {"file": path.name, "rows": len(rows), "bytes": path.stat().st_size}
+        self._shards.append(said)
+        columns: dict[str, Any] = dict(
+            zip(Activation._fields, zip(*rows, strict=True), strict=True)
         )
-        columns: dict[str, Any] = {
-            f.name: [getattr(row, f.name) for row in rows] for f in fields(Activation)
-        }
-        columns |= {"shard": np.full(count, number), "row": np.arange(count)}
+        columns |= {"shard": np.full(len(rows), number), "row": np.arange(len(rows))}
         self._index.write_table(pa.table(columns, schema=SCHEMA))
 
     def _finish(self) -> None:
         if self._rows:
-            self._write_shard(len(self._rows))
+            self._write_shard()
+        for said, digest in zip(self._shards, self._hashes, strict=True):
+            said["hash"] = digest.result()
         self._index.close()
         index = self.partial / "index.parquet"
-        _flush(index)
         content = {"version": SCHEMA_VERSION, "sites": self.sites, "dtype": _name(self.dtype)}
-        content |= {"shards": self._shards, "index": file_hash(index), "about": self.about}
+        content |= {"shards": self._shards, "index": _sealed(index), "about": self.about}
         write_json(self.partial / "store.json", content)
         if self.folder.is_dir():
             self.folder.rmdir()  # an empty folder may be given; a full one was refused
@@ -160,7 +169,8 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _flush(path: Path) -> None:
-    """Push a file to the disk, so that the rename can't outlive its content."""
+def _sealed(path: Path) -> str:
+    """Hash of a file that was pushed to the disk, so that the rename can't outlive its content."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
+    return file_hash(path)

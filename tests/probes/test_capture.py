@@ -252,6 +252,10 @@ def test_a_capture_that_fails_leaves_nothing_behind(model, texts, tmp_path):
         Writer(tmp_path / "s", [POST], torch.float16) as writer,
     ):
         writer.append([Activation("p", 0, 0)], {POST: torch.full((1, 4), 1e5)})
+    one_in_many = torch.zeros(1000, 64)
+    one_in_many[777, 33] = torch.nan
+    with pytest.raises(Refusal, match="not finite"), Writer(tmp_path / "s", [POST]) as writer:
+        writer.append([Activation("p", 0, i) for i in range(1000)], {POST: one_in_many})
     assert list(tmp_path.iterdir()) == []
 
 
