@@ -5,6 +5,7 @@ Equality of tokens, on this machine in float32; of log-probabilities to 1e-5.
 
 import random
 
+import pandas as pd
 import pytest
 import torch
 
@@ -64,6 +65,20 @@ def test_rows_that_are_refilled_in_any_order_give_the_same_answers(base, asked, 
     order = random.Random(0).sample(range(64), 64)
     again = generate(base, [asked[i] for i in order], plain, batch=7)
     same(again, [together[i] for i in order])
+
+
+@pytest.mark.parametrize(("name", "which"), [("base-0", "base"), ("rl-0-0", "tuned")])
+def test_the_answers_that_were_recorded_are_written_again(name, which):
+    """The verdict reads them in place of new ones, so no change of the engine may change them."""
+    recorded = pd.read_parquet(FOLDER / "rl-0-0" / "rollouts" / f"{which}.parquet").iloc[::100]
+    model, budget = load(FOLDER / name), load_task("chain").settings["problems"]["budget"]
+    asked = [
+        Request(row.problem, row["sample"], encode(model, row.prompt), most)
+        for _, row in recorded.iterrows()
+        for most in [budget[0] * row.difficulty + budget[1]]
+    ]
+    again = generate(model, asked, Decoding(stop=(model.tokenizer.eos_token_id,)), batch=64)
+    assert [r.tokens for r in again] == [tuple(tokens) for tokens in recorded.tokens]
 
 
 def test_every_token_is_what_a_forward_pass_without_cache_or_padding_gives(base, asked, together):

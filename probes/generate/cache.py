@@ -2,8 +2,11 @@
 
 All rows end at the same column, `end`, whatever their length, so one step writes one column. A
 row is filled by copying a prefill into the columns before `end`, and moved by copying it; when the
-buffer is full, what is alive is shifted to its beginning. (Concatenation, as transformers'
+buffer is full, what is alive moves to the beginning of another. (Concatenation, as transformers'
 DynamicCache does it, copies the whole cache at every step.)
+
+A buffer holds what is alive and few columns more. One with room for the longest possible answer was
+tried: its rows lie so far apart that attention over 38 columns of 100 took 1.7 times as long.
 """
 
 from collections.abc import Sequence
@@ -14,6 +17,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
+
+SPARE = 16
+"""Fewest columns of a new buffer that are free: with a quarter of those alive, if that is more, the
+moves copy at most a few times what the steps between them read."""
 
 
 class Rows(CacheLayerMixin):
@@ -97,10 +104,16 @@ class RowCache(Cache):
             self.buffer[:, :, target, :, alive] = self.buffer[:, :, source, :, alive]
 
     def shift(self, end: int) -> None:
-        """Move what is alive so that it ends at another column."""
+        """Move what is alive of the rows in use so that it ends at another column.
+
+        The buffer that takes it has `SPARE` columns behind that, or a quarter of what is alive.
+        """
         low = self.low + end - self.end
+        self.capacity = end + max(SPARE, end // 4)
         if self.buffer is not None:
-            alive = self.buffer[..., self.low : self.end, :].clone()  # the ranges may overlap
+            alive = self.buffer[:, :, : self.rows, :, self.low : self.end]
+            self.buffer = alive.new_empty((*alive.shape[:4], self.capacity, alive.shape[5]))
+            self.buffer[..., :low, :] = 0  # read, with weight 0, once a longer row is seated
             self.buffer[..., low:end, :] = alive
         self.low, self.end = low, end
 

@@ -112,12 +112,12 @@ class Loop:
     ):
         self.writer, self.requests, self.decoding = writer, requests, decoding
         self.progress = progress
-        self.queue = deque(_by_prefix(requests))
         self.budget = max(r.max_new for r in requests)
         self.seed = seed
         rows = min(batch, len(requests))
+        self.queue = deque(_queued(requests, rows))
         for stepper in writer.steppers:
-            stepper.reset(rows, max(len(r.prompt) + r.max_new for r in requests))
+            stepper.reset(rows)
         self.device = writer.steppers[0].model.device
         self.index: list[int] = [-1] * rows  # of the request in each row
         self.seats: tuple[Request, ...] = ()
@@ -220,9 +220,23 @@ class Loop:
         self.seats = tuple(self.requests[i] for i in self.index)
 
 
-def _by_prefix(requests: Sequence[Request]) -> list[int]:
-    """Indices with equal prefixes side by side, in the order of their first appearance."""
+def _queued(requests: Sequence[Request], rows: int) -> list[int]:
+    """Indices in the order of seating: equal prefixes side by side; of more than fit, long first.
+
+    An answer that is begun late and is long leaves the other rows empty at the end. How long it
+    will be is unknown, but its budget bounds it, and a longer question tends to take longer.
+    """
     first: dict[Any, int] = {}
-    for i, request in enumerate(requests):
-        first.setdefault(prefix(request), i)
-    return sorted(range(len(requests)), key=lambda i: first[prefix(requests[i])])
+    budget: dict[Any, int] = {}
+    prefixes = [prefix(request) for request in requests]
+    for i, (key, request) in enumerate(zip(prefixes, requests, strict=True)):
+        first.setdefault(key, i)
+        budget[key] = max(budget.get(key, 0), request.max_new)
+
+    def place(i: int) -> tuple[int, ...]:
+        key = prefixes[i]
+        if len(requests) <= rows:
+            return (first[key],)
+        return -budget[key], -len(requests[i].prompt), first[key]
+
+    return sorted(range(len(requests)), key=place)

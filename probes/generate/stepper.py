@@ -1,7 +1,7 @@
 """One model, its cache and its observers, advanced by one token a row at a time.
 
     stepper = Stepper(model, [observer])
-    stepper.reset(rows=64, capacity=200)
+    stepper.reset(rows=64)
     stepper.seat(range(64), requests)           # prefills positions 0..P-2 of each prompt
     logits = stepper.forward(newest_tokens)     # (rows, vocab): what follows the newest token
 
@@ -29,19 +29,16 @@ PREFILL_CELLS = 1 << 14
 class Stepper:
     """`seat`, `copy`, `drop` and `rewind` belong to the loop, `forward` to the writer."""
 
-    def __init__(
-        self, model: Model, observers: Sequence[Observer] = (), rows: int = 0, capacity: int = 0
-    ):
+    def __init__(self, model: Model, observers: Sequence[Observer] = (), rows: int = 0):
         self.model = model
         self.taps = Taps(model, observers)
         self.masks = Masks(model)
-        self.reset(rows, capacity)
+        self.reset(rows)
 
-    def reset(self, rows: int, capacity: int) -> None:
-        """Forget everything; make room for `rows` rows of at most `capacity` tokens."""
-        self.rows, self.capacity = rows, capacity
-        # Twice the room: a full buffer is shifted once in `capacity` steps, not at every step.
-        self.cache = RowCache(self.model.depth, rows, 2 * capacity)
+    def reset(self, rows: int) -> None:
+        """Forget everything; make room for `rows` rows."""
+        self.rows = rows
+        self.cache = RowCache(self.model.depth, rows, 0)
         self.lengths = np.zeros(rows, dtype=np.int64)
         self.requests: list[Request | None] = [None] * rows
         self.prefixes: dict[Hashable, tuple[RowCache, int]] = {}
@@ -125,11 +122,8 @@ class Stepper:
         """Set the bounds of what is alive, shifting it where the next columns would not fit."""
         width = int(self.lengths.max(initial=0))
         cache = self.cache
-        if cache.end + columns > cache.capacity:
+        if cache.end < width or cache.end + columns > cache.capacity:
             cache.low = cache.end - min(width, cache.end)
-            cache.shift(width)
-            self._synced = False
-        elif cache.end < width:
             cache.shift(width)
             self._synced = False
         cache.low = cache.end - width
@@ -168,7 +162,7 @@ class Stepper:
 
     def drop(self, rows: int) -> None:
         """Keep the first `rows` rows only."""
-        self.rows = rows
+        self.rows = self.cache.rows = rows
         self.lengths = self.lengths[:rows]
         self.requests = self.requests[:rows]
         self._tell(range(rows))

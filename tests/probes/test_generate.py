@@ -139,13 +139,39 @@ def test_a_full_buffer_is_shifted_without_harm(model, monkeypatch):
     monkeypatch.setattr(
         RowCache, "shift", lambda self, end: (shifts.append((self.end, end)), plain(self, end))[1]
     )
-    short = [Request("s", i, (3 + i, 4), 1, None, "s") for i in range(2)]
-    asked = [*short, *requests(40, samples=1, longest=9)[::-1]]
+    # The largest budgets come first: two prompts of two tokens, before any longer prompt.
+    short = [Request("s", i, (3 + i, 4), 3, None, "s") for i in range(2)]
+    asked = [*requests(40, samples=1, longest=2)[::-1], *short]
     got = generate(model, asked, Decoding(), batch=2)
     assert any(before > after for before, after in shifts)  # compacted
     assert any(0 < before < after for before, after in shifts)  # made room for a longer prompt
     for request, rollout in zip(asked, got, strict=True):
         verify(rollout, request, model.net, Decoding())
+
+
+def test_the_buffer_holds_little_more_than_what_is_alive(model, monkeypatch):
+    room = []
+    plain = RowCache.update
+
+    def update(self, *args):
+        room.append((self.capacity, self.end, self.buffer is None or self.buffer.shape[-2]))
+        return plain(self, *args)
+
+    monkeypatch.setattr(RowCache, "update", update)
+    generate(model, [Request("p", 0, (3, 4), 80), Request("q", 0, (3, 4, 5), 4)], Decoding())
+    assert all(end < capacity <= end + 17 for capacity, end, _ in room if end)
+    assert {buffer for _, _, buffer in room[-3:]} == {room[-1][0]}
+    assert room[-1][0] < 100  # not the budget twice over, nor what was retired
+
+
+def test_long_budgets_are_not_left_for_the_end(model):
+    """Of two rows, one writes 16 tokens while the other writes eight answers of 2."""
+    short = [Request(f"s{i}", 0, (3 + i, 4), 2) for i in range(8)]
+    long = Request("l", 0, (20, 4), 16)
+    for asked in ([*short, long], [long, *short]):
+        observer = Add({})
+        generate(model, asked, Decoding(), batch=2, observers=[observer])
+        assert sum(now.width == 1 and now.start[0] > 0 for now in observer.seen) == 16
 
 
 def test_equal_prompts_are_prefilled_once(model):
@@ -338,7 +364,7 @@ def test_a_vector_is_trained_through_the_hook_that_applies_it(model):
 
 def test_taking_tokens_back_leaves_no_trace(model):
     asked = requests(6)
-    stepper = Stepper(model, rows=6, capacity=40)
+    stepper = Stepper(model, rows=6)
     stepper.seat(range(6), asked)
     newest = torch.tensor([r.prompt[-1] for r in asked])
     first = stepper.forward(newest)
