@@ -102,7 +102,8 @@ def without(
     Raises:
         Refusal: less than `least` of its length is left: it is a direction of that span.
     """
-    basis, sizes, _ = torch.linalg.svd(others.double().T, full_matrices=False)
+    others = others.to(vector.device, torch.float64)
+    basis, sizes, _ = torch.linalg.svd(others.T, full_matrices=False)
     basis = basis[:, sizes > sizes.max() * 1e-6]  # float32 vectors that depend on each other
     wide = vector.double()
     rest = wide - basis @ (basis.T @ wide)

@@ -1,7 +1,7 @@
 """Directions on disk: a safetensors file each, with everything known about it in the metadata."""
 
 import hashlib
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import numpy as np
@@ -55,9 +55,10 @@ def load(path: str | Path) -> Direction:
     if metadata.pop("checksum", "") != _checksum(vector, metadata):
         raise Refusal(f"{path} is damaged: its checksum doesn't fit (sha {file_hash(path)[:12]}).")
     kinds = {f.name: f.type for f in fields(Direction) if f.name != "vector"}
-    if missing := set(kinds) - set(metadata):
+    needed = {f.name for f in fields(Direction) if f.default is MISSING} - {"vector"}
+    if missing := needed - set(metadata):
         raise Refusal(f"{path} lacks {', '.join(sorted(missing))}: not written by this whenhow.")
-    about = {name: kind(metadata[name]) for name, kind in kinds.items()}  # type: ignore[operator]
+    about = {name: kind(metadata[name]) for name, kind in kinds.items() if name in metadata}  # type: ignore[operator]
     return Direction(vector=vector, **about)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -78,7 +79,7 @@ def choose(directions: Sequence[Direction]) -> Direction:
 
 def _judged(
     x: np.ndarray, y: np.ndarray, groups: np.ndarray, method: str, nulls: int, seed: int
-) -> tuple[np.ndarray, dict[str, float]]:
+) -> tuple[np.ndarray, dict[str, Any]]:
     """The direction fitted on the first third, and its AUCs on the other two."""
     part = thirds(groups, seed)
     first, second, last = (part == third for third in (FIT, CHOOSE, REPORT))
@@ -87,9 +88,14 @@ def _judged(
     rng = np.random.default_rng(seed)
     shuffled = []
     for _ in range(nulls):
-        null = fit(x[first], rng.permutation(y[first]), groups[first], method)
+        labels = rng.permutation(y[first])
+        try:
+            null = fit(x[first], labels, groups[first], method)
+        except Refusal:
+            continue  # pca, where the shuffle left hardly a problem with both classes
         shuffled.append(auc(x[last].astype(float) @ null, y[last]))
     return vector, {
+        "reason": report.reason,
         "auc": report.value,
         "auc_low": report.low,
         "auc_high": report.high,

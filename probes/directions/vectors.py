@@ -52,6 +52,8 @@ class Direction:
     data: str
     """Hash of the activations, labels and problems that it was fitted and judged on."""
     seed: int
+    reason: str = ""
+    """Why there is no AUC (its numbers are NaN then); "" where there is one."""
 
     @property
     def place(self) -> str:

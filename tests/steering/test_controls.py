@@ -97,6 +97,21 @@ def test_a_direction_without_unembeddings_is_orthogonal_to_them_and_nearest_to_i
         without(2 * others[0] - others[1], others)
 
 
+def test_what_is_taken_out_of_a_direction_is_moved_to_where_the_direction_is(monkeypatch):
+    """The meta device stands for another one, and has no values: so it ends at the first use."""
+
+    class Used(Exception):
+        pass
+
+    def use(matrix, **_):
+        assert matrix.device.type == "meta"
+        raise Used
+
+    monkeypatch.setattr(torch.linalg, "svd", use)
+    with pytest.raises(Used):
+        without(torch.empty(32, device="meta"), torch.stack([unit(1), unit(2)]))
+
+
 def test_unembeddings_are_the_slopes_of_the_logits(any_model):
     """The gradient of a logit difference, where the norm's own curvature is projected out."""
     x = normal(4, 1, 1, 32).requires_grad_()

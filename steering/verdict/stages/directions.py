@@ -18,6 +18,7 @@ from jaxtyping import Float, Int, Shaped
 
 from probes.capture import Store, Text, before_decisions, capture, from_rollouts
 from probes.directions import (
+    METHODS,
     Direction,
     Source,
     auc_by_problem,
@@ -29,7 +30,7 @@ from probes.directions import (
     save,
     thirds,
 )
-from probes.directions.auc import REPORT
+from probes.directions.auc import FIT, REPORT
 from probes.generate import replay
 from probes.intervals import Estimate, undefined
 from probes.measurements import point, row
@@ -48,6 +49,9 @@ MOST = 1500
 """Decisions of a kind that are fitted and judged; every further one costs time and adds little."""
 
 NULLS = 20
+
+PAIRS = 6
+"""Problems with both choices that pca wants."""
 
 
 @dataclass(frozen=True)
@@ -138,12 +142,9 @@ def marked(context: Context, which: str, texts: Sequence[Text], store: Store) ->
     found = {}
     for kind, options in context.task.decision_kinds.items():
         lines = np.flatnonzero((labels[0] == kind).to_numpy() & (labels[1] != "other").to_numpy())
-        # Whole problems are kept or left out, by a hash, so that the thirds stay comparable.
-        if len(lines) > MOST:
-            order = index.problem.iloc[lines].map(content_hash).to_numpy()
-            lines = np.sort(lines[np.argsort(order, kind="stable")[:MOST]])
         if not len(lines):
             continue
+        lines = lines[whole(index.problem.to_numpy().astype(str)[lines], MOST)]
         at = index.iloc[lines]
         yes = next(iter(options))
         places = list(zip(at.problem, at["sample"], at.position, strict=True))
@@ -156,6 +157,17 @@ def marked(context: Context, which: str, texts: Sequence[Text], store: Store) ->
             logit=np.array([odds[p, s][kind][i] for p, s, i in places], dtype=float),
         )
     return found
+
+
+def whole(problems: Shaped[np.ndarray, " n"], most: int) -> Int[np.ndarray, " kept"]:
+    """Rows of whole problems, at most so many (of one problem at least); a hash says of which.
+
+    A problem that was cut would weigh less in the AUC than its decisions do.
+    """
+    names, counts = np.unique(problems, return_counts=True)
+    order = np.argsort([content_hash(str(name)) for name in names])
+    kept = max(1, int((np.cumsum(counts[order]) <= most).sum()))
+    return np.flatnonzero(np.isin(problems, names[order[:kept]]))
 
 
 def last_three(text: Text, position: int) -> tuple[int, ...]:
@@ -199,39 +211,61 @@ def judge(
     x = {site: store.numpy(site, marks.lines) for site in store.sites}
     source = Source(context.model(which).digest, content_hash(context.task.settings))
     given = {"strategy": marks.kind, "source": source, "seed": seed}
-    try:
-        found = find(x, marks.used, marks.problems, nulls=0, methods=methods(marks), **given)
-    except Refusal as refusal:
-        rows.append(row("auc", undefined(str(refusal), len(np.unique(marks.problems))), **about))
+
+    def again(chosen: Direction) -> Direction:
+        # Shuffled labels are fitted where a choice fell, and there only: 20 fits each.
+        there = {chosen.place: x[chosen.place]}
+        methods = [chosen.method]
+        return find(there, marks.used, marks.problems, nulls=NULLS, methods=methods, **given)[0]
+
+    found, refused = fitted(x, marks, given)
+    problems = len(np.unique(marks.problems))
+    if not found:
+        rows.append(row("auc", undefined(next(iter(refused.values())), problems), **about))
         return []
     rows += [of_direction(d, d.method, **about) for d in found]
-    best = choose(found)
-    # Shuffled labels are fitted where the choice fell, and there only: 20 fits each.
-    null = find(
-        {best.place: x[best.place]},
-        marks.used,
-        marks.problems,
-        nulls=NULLS,
-        methods=[best.method],
-        **given,
-    )[0]
+    rows += [row("auc", undefined(why, problems), setting=m, **about) for m, why in refused.items()]
+    best = again(choose(found))
     rows.append(of_direction(best, "chosen", note=f"{best.method}, {marks_of(marks)}", **about))
-    shuffled = Estimate(null.null_mean, float("nan"), null.null_high, null.problems)
-    rows.append(row("auc", shuffled, setting="shuffled labels", note="high: 95% quantile", **about))
+    note = "high: 95% quantile"
+    rows.append(row("auc", shuffled(best), setting="shuffled labels", note=note, **about))
     for name, estimate in beside(marks, others, best, seed).items():
         rows.append(row("auc", estimate, setting=name, **about))
     save(best, context.file(f"directions/{which}-{marks.kind}-chosen.safetensors"))
     pushes = [d for d in found if (d.site, d.method) == ("hook_resid_post", "difference")]
-    save(choose(pushes), context.file(f"directions/{which}-{marks.kind}.safetensors"))
+    if pushes:
+        push = again(choose(pushes))
+        save(push, context.file(f"directions/{which}-{marks.kind}.safetensors"))
     return found
 
 
-def methods(marks: Marks) -> list[str]:
-    """Those that these marks allow: pca needs problems with both choices."""
+def fitted(
+    x: dict[str, Float[np.ndarray, "n _"]], marks: Marks, given: dict[str, Any]
+) -> tuple[list[Direction], dict[str, str]]:
+    """The directions of every method, and why a method has none: the others are not its business.
+
+    pca is asked for more than it needs: the component of two differences is one of them.
+    """
     pairs = set(zip(marks.problems, marks.used, strict=True))
-    part = thirds(marks.problems, 0)
-    both = sum((p, 0) in pairs and (p, 1) in pairs for p in np.unique(marks.problems[part == 0]))
-    return ["difference", "pca", "logistic"] if both >= 6 else ["difference", "logistic"]
+    first = np.unique(marks.problems[thirds(marks.problems, given["seed"]) == FIT])
+    both = sum((p, 0) in pairs and (p, 1) in pairs for p in first)
+    found, refused = [], {}
+    for method in METHODS:
+        if method == "pca" and both < PAIRS:
+            refused[method] = f"{both} problems to fit on hold both choices, pca wants {PAIRS}"
+            continue
+        try:
+            found += find(x, marks.used, marks.problems, nulls=0, methods=[method], **given)
+        except Refusal as refusal:
+            refused[method] = str(refusal)
+    return found, refused
+
+
+def shuffled(direction: Direction) -> Estimate:
+    """Mean AUC of shuffled labels, and as its upper end what they reach one time in twenty."""
+    if np.isnan(direction.null_mean):
+        return undefined("no shuffle of the labels gave a direction", direction.problems)
+    return Estimate(direction.null_mean, float("nan"), direction.null_high, direction.problems)
 
 
 def marks_of(marks: Marks) -> str:
@@ -241,7 +275,12 @@ def marks_of(marks: Marks) -> str:
 
 def of_direction(direction: Direction, setting: str, note: str = "", **about: Any) -> Measurement:
     """The row of a direction's AUC on the third that chose nothing."""
-    held = Estimate(direction.auc, direction.auc_low, direction.auc_high, direction.problems // 3)
+    n = direction.problems // 3
+    held = (
+        undefined(direction.reason, n)
+        if direction.reason
+        else Estimate(direction.auc, direction.auc_low, direction.auc_high, n)
+    )
     layer = float(direction.layer)
     return row("auc", held, site=direction.place, setting=setting, x=layer, note=note, **about)
 

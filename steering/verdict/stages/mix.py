@@ -11,11 +11,11 @@ from steering.evaluate import Judged
 from steering.verdict.context import MODELS, Context
 
 CHECKED = 300
-"""Answers of each model on which marks are compared with the spans known to be true."""
+"""Answers of each model on which two readings of the strategies are compared."""
 
 
 def run(context: Context, tick: Any) -> list[Measurement]:
-    """Option rates with the paired shift, the Kitagawa terms, the agreement of the marks."""
+    """Option rates with the paired shift, the Kitagawa terms, the consistency of the marks."""
     seed, task = context.settings.seed, context.task
     judged = {which: context.rollouts(which) for which in MODELS}
     marked = {}
@@ -39,7 +39,7 @@ def run(context: Context, tick: Any) -> list[Measurement]:
     for name in ("total", "mix", "within", "interaction", "alone"):
         rows.append(row("kitagawa", getattr(parts, name), setting=name))
     for which in MODELS:
-        rows.append(agreeing(context, which, judged[which]))
+        rows.append(consistency(context, which, judged[which]))
     tick(4, 4)
     return rows
 
@@ -80,26 +80,29 @@ def cells(task: Task, judged: Judged, marked: list[Marked]) -> list[Answer]:
     ]
 
 
-def agreeing(context: Context, which: str, judged: Judged) -> Measurement:
-    """Kappa of the marks, read word by word, with the spans that the task's parser finds."""
+def consistency(context: Context, which: str, judged: Judged) -> Measurement:
+    """Kappa of two readings of the same text: decisions word by word, and the parser's spans.
+
+    Both follow the task's grammar: it shows that they fit each other, not that either is true.
+    """
     by_id = {p.id: p for p in judged.problems}
     stride = max(1, len(judged.rollouts) // CHECKED)
-    found, true = [], []
+    words, spans = [], []
     for rollout in judged.rollouts[::stride]:
         one, other = labels(context.task, by_id[rollout.problem], rollout)
-        found.append(one)
-        true.append(other)
-    kappa = agreement(found, true, seed=context.settings.seed).kappa
-    return row("agreement of marks", kappa, model=which)
+        words.append(one)
+        spans.append(other)
+    kappa = agreement(words, spans, seed=context.settings.seed).kappa
+    return row("consistency of two readings", kappa, model=which)
 
 
 def labels(task: Task, problem: Any, rollout: Rollout) -> tuple[list[str], list[str]]:
     """At each decision: the strategy by its word, and by the span that holds the word."""
     spans = task.spans(problem, rollout.text)
-    found, true = [], []
+    words, parsed = [], []
     for one in mark(task, [problem], [rollout]):
         yes = next(iter(task.decision_kinds[one.kind]))
-        found.append(one.kind if one.choice == yes else "")
+        words.append(one.kind if one.choice == yes else "")
         held = {s.strategy for s in spans if s.start <= one.position < s.stop}
-        true.append(one.kind if one.kind in held else "")
-    return found, true
+        parsed.append(one.kind if one.kind in held else "")
+    return words, parsed

@@ -4,9 +4,9 @@ First on the select split: the dose-response of the strategies whose rate tuning
 the strengths given, with each control at the strength that moves the next-token distribution at
 the decisions as far (equal KL). The edit acts after those tokens that the decision was seen to
 follow, so its effects on other decisions and on execution are effects and not edits. Then the arm
-that helped valid answers most, and its controls, on the test split: the share of the gap between
-base and tuned that each recovers. And all four source x target cells: a direction that can be read
-in one model need not push the other.
+that helped valid answers most, if any beat the model as it is, and its controls, on the test split:
+the share of the gap between base and tuned that each recovers. And all four source x target cells:
+a direction that can be read in one model need not push the other.
 """
 
 from collections import Counter
@@ -80,7 +80,7 @@ def run(context: Context, tick: Any) -> list[Measurement]:
     if chosen and len(beside) == 1:
         beside += controls(context, chosen.kind, rows, strengths=(chosen.x,))
     tick(4, 5)
-    rows += share(context, chosen, beside)
+    rows += share(context, beside) if chosen else unhelped(context)
     tick(5, 5)
     return rows
 
@@ -168,9 +168,7 @@ def controls(
             sign = -1.0 if x < 0 else 1.0
             try:
                 match = match_kl(
-                    lambda s, e=edit, sign=sign: kl([replace(e, strength=sign * s)]),
-                    target,
-                    tolerance=0.1,
+                    lambda s, e=edit, sign=sign: kl([replace(e, strength=sign * s)]), target
                 )
             except Refusal as refusal:
                 nan = float("nan")
@@ -187,8 +185,9 @@ def controls(
                     )
                 )
                 continue
-            note = f"strength {sign * match.strength:.3g}, KL {match.kl:.3g}"
-            arms.append(Arm(kind, name, x, replace(edit, strength=sign * match.strength), note))
+            strength = sign * match.strength
+            note = f"strength {strength:.3g}, KL {match.kl:.4g}, the direction's {target:.4g}"
+            arms.append(Arm(kind, name, x, replace(edit, strength=strength), note))
     return arms
 
 
@@ -324,17 +323,33 @@ def cells(context: Context, kinds: Sequence[str]) -> list[Measurement]:
 
 
 def best(judged: Judged, arms: Sequence[Arm]) -> Arm | None:
-    """The arm of the direction with the most valid answers on the select split."""
+    """The arm of the direction with the most valid answers on the select split.
+
+    None where no push had more than the model without one: the least harmful is no help.
+    """
+
+    def valid(arm: Arm) -> float:
+        return float(judged.rates("valid", setting=arm.name).mean())
+
     own = [arm for arm in arms if arm.control == "direction"]
-    if not own:
-        return None
-    return max(own, key=lambda arm: judged.rates("valid", setting=arm.name).mean())
+    top = max(own, key=valid, default=None)
+    plain = float(judged.rates("valid", setting=None).mean())
+    return top if top and valid(top) > plain else None
 
 
-def share(context: Context, chosen: Arm | None, beside: Sequence[Arm]) -> list[Measurement]:
+def unhelped(context: Context) -> list[Measurement]:
+    """Rows where no push helped: there is no share to be had, but the gap is what it is."""
+    why = undefined("no push helped on the select split", len(context.select))
+    base, tuned = (context.rollouts(which).rates("valid") for which in MODELS)
+    gap = difference(tuned, base, seed=context.settings.seed)
+    return [
+        row("recovered", why, model="base", setting="direction", x=0.0),
+        row("gap", gap, model="tuned - base", note="valid answers"),
+    ]
+
+
+def share(context: Context, beside: Sequence[Arm]) -> list[Measurement]:
     """How much of the gap in valid answers the chosen arm and its controls close, on test."""
-    if chosen is None:
-        return []
     seed = context.settings.seed
     judged = sweep(context, "base", context.test, beside)
     save_judged(context.file("rollouts-steered-test.parquet"), judged, model="base")
@@ -348,6 +363,7 @@ def share(context: Context, chosen: Arm | None, beside: Sequence[Arm]) -> list[M
             "kind": arm.kind,
             "setting": arm.control,
             "x": arm.x,
+            "note": arm.note,
         }
         rows.append(row("recovered", recovered(steered, plain, tuned, seed=seed), **about))
         rows.append(row("steered gain", difference(steered, plain, seed=seed), **about))
