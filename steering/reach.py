@@ -26,11 +26,12 @@ from probes.boundary.rows import (
     ITSELF,
     SHUFFLED,
     WHICH,
+    of_accuracy,
+    of_cover,
     of_curves,
     of_fit,
     of_guessing,
     of_later,
-    of_model,
     of_pair,
     of_retest,
 )
@@ -200,7 +201,8 @@ def _rows(
     k, base, tuned = asked.at, drawn.base, drawn.tuned
     found = of_curves(base, tuned, k=k, **how)
     for model, counted in (("base", base), ("tuned", tuned)):
-        found += of_model(counted, model, **how)
+        found += of_cover(counted, model, **how)
+        found += of_accuracy(counted, model, **how)
         found += of_fit(counted, model, resamples=FITS, **how)
     found += of_pair(base, tuned, k=k, **how)
     for name, pair in (

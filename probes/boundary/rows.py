@@ -1,6 +1,6 @@
 """Every measure of the boundary as tidy rows, which figures and the verdict's page read.
 
-    rows = [*of_model(base, "base"), *of_model(tuned, "tuned"), *of_pair(base, tuned, k=8)]
+    rows = [*of_cover(base, "base"), *of_cover(tuned, "tuned"), *of_pair(base, tuned, k=8)]
     rows += of_pair(*relabelled(base, tuned), k=8, about={"setting": SHUFFLED})
 
 What they are called, with WHICH one of "right" and "valid":
@@ -20,6 +20,7 @@ Nulls carry their name as setting: guessing, `ITSELF`, `SHUFFLED`.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -38,7 +39,7 @@ from probes.boundary.crossing import crossing
 from probes.boundary.curves import Counts, Which, compare, curve, guessed, paired
 from probes.boundary.efficiency import efficiency_gap, guessed_gap
 from probes.boundary.solvable import CELLS, Again, solvable
-from probes.intervals import detection_limit, exact_rate
+from probes.intervals import FEW, Estimate, detection_limit, exact_rate
 from probes.measurements import point, row
 from probes.records import Measurement
 
@@ -79,7 +80,7 @@ def of_curves(
     return found
 
 
-def of_model(
+def of_cover(
     measured: Sequence[Counts],
     model: str,
     *,
@@ -87,15 +88,25 @@ def of_model(
     about: About | None = None,
     seed: int = 0,
 ) -> list[Measurement]:
-    """Cover@tau and the histogram of accuracies of one model."""
+    """Cover@tau of one model."""
     said = {"model": model, **(about or {})}
-    found = []
-    for which in WHICH:
-        for at in cover(measured, taus, which=which, seed=seed):
-            found.append(row(f"cover {which}", at.estimate, x=at.tau, **said))
-        for one in histogram(measured, which=which, seed=seed):
-            found.append(row(f"accuracy {which}", one.estimate, x=one.middle, **said))
-    return found
+    return [
+        row(f"cover {which}", at.estimate, x=at.tau, **said)
+        for which in WHICH
+        for at in cover(measured, taus, which=which, seed=seed)
+    ]
+
+
+def of_accuracy(
+    measured: Sequence[Counts], model: str, *, about: About | None = None, seed: int = 0
+) -> list[Measurement]:
+    """The histogram of accuracies of one model."""
+    said = {"model": model, **(about or {})}
+    return [
+        row(f"accuracy {which}", one.estimate, x=one.middle, **said)
+        for which in WHICH
+        for one in histogram(measured, which=which, seed=seed)
+    ]
 
 
 def of_fit(
@@ -133,11 +144,24 @@ def of_fit(
         seed=seed,
         resamples=resamples,
     )
+    below, never = (_share(found[name]) for name in ("below limit", "never"))
     return [
-        row(f"below limit {which}", found["below limit"], x=limit, note=NOT_IDENTIFIED, **said),
-        row(f"never {which}", found["never"], note=NOT_IDENTIFIED, **said),
+        row(f"below limit {which}", below, x=limit, note=NOT_IDENTIFIED, **said),
+        row(f"never {which}", never, x=limit, note=NOT_IDENTIFIED, **said),
         row(f"solved later {which}", found["solved later"], x=float(n), setting="fit", **said),
     ]
+
+
+def _share(found: Estimate) -> Estimate:
+    """With the exact interval of as many problems where few are off the edge.
+
+    A fit that puts all of 60 problems on one side does so in every resample; the interval would
+    have no width.
+    """
+    if not found.defined or min(found.value, 1 - found.value) * found.n >= FEW:
+        return found
+    exact = exact_rate(found.value * found.n, found.n, level=found.level)
+    return replace(found, low=min(found.low, exact.low), high=max(found.high, exact.high))
 
 
 def of_pair(

@@ -40,7 +40,8 @@ def pass_at_k(frame: pd.DataFrame, stem: Path) -> list[Path]:
     curves = pick(frame, measure=list(MEASURES), model=["base", "tuned"], setting="")
     skills = sorted(curves.skill.unique(), key=lambda s: (s != "", s)) or [""]
     width = max(4.0, 0.9 + 1.45 * len(skills))
-    with page(stem, 2, len(skills), width=width, height=4.4, sharey=True, sharex=True) as (
+    marked = len(pick(frame, measure=["crossing right", "crossing valid"])) > 0
+    with page(stem, 2, len(skills), width=width, height=4.9, sharey=True, sharex=True) as (
         fig,
         axs,
     ):
@@ -60,7 +61,7 @@ def pass_at_k(frame: pd.DataFrame, stem: Path) -> list[Path]:
                 axes.set_xticks(ticks[::2], [f"{k:g}" for k in ticks[::2]])
                 axes.minorticks_off()
                 if i == 0:
-                    axes.set_title(named(skill))
+                    axes.set_title(named(skill), pad=26 if marked else 6)
                 else:
                     axes.set_xlabel("k (tries)")
                 if j == 0:
@@ -68,7 +69,11 @@ def pass_at_k(frame: pd.DataFrame, stem: Path) -> list[Path]:
         entries = [(m, {"color": COLOURS[m]}) for m in ("base", "tuned")]
         if set(curves.part) - {""}:
             entries += [(f"{p} entries", {"color": "k", "ls": DASHES[p]}) for p in _PARTS]
-        key(fig, [*entries, ("guessing", {"color": NULL, "ls": ":"})])
+        entries += [("guessing", {"color": NULL, "ls": ":"})]
+        if pick(frame, measure=["crossing k right", "crossing k valid"]).low.lt(math.inf).any():
+            look = {"color": "k", "alpha": 0.25, "lw": 5}
+            entries += [("base overtakes", look)]
+        key(fig, entries)
     return written(stem)
 
 
@@ -98,8 +103,8 @@ def _crossed(axes: Axes, rows: pd.DataFrame, measure: str) -> None:
     if not math.isinf(place.low):
         axes.axvspan(place.low, min(place.high, place.x), color="k", alpha=0.06, lw=0)
     where = f"none by k = {place.x:g}" if censored else f"at k = {place.value:g}"
-    said = f"P(cross) {chance.value:.2f}\n{where}"
-    axes.text(0.97, 0.04, said, ha="right", va="bottom", transform=axes.transAxes, size=6.5)
+    said = f"P(cross) {chance.value:.2f},\n{where}"
+    axes.text(0.5, 1.01, said, ha="center", va="bottom", transform=axes.transAxes, size=6.5)
 
 
 _CELL_COLOURS = {"base only": COLOURS["base"], "tuned only": COLOURS["tuned"]}
@@ -123,6 +128,7 @@ def solvable(frame: pd.DataFrame, stem: Path) -> list[Path]:
             _bars(share, pick(rows, model=cell), groups, _CELL_COLOURS[cell])
             share.set_title(f"{cell}\nsolved at first")
             share.set_xlabel("share of problems")
+            share.set_xlim(0, 1.05 * max(0.2, rows[rows.model.isin(_CELL_COLOURS)].high.max()))
             tested = pick(frame, measure="solvable again valid", model=cell, setting="")
             _bars(again, tested, groups, _CELL_COLOURS[cell], hollow=True)
             again.axvline(_LUCK, color=NULL, ls=":", lw=1.3)
@@ -135,7 +141,7 @@ def solvable(frame: pd.DataFrame, stem: Path) -> list[Path]:
         entries = [(c, {"color": _CELL_COLOURS[c], **look}) for c in ("base only", "tuned only")]
         entries += [("null: against itself", {"color": NULL, "ls": "", "marker": "|", "ms": 9})]
         entries += [("null: shuffled labels", {"color": NULL, "ls": "", "marker": "x", "ms": 5})]
-        entries += [("most that luck keeps", {"color": NULL, "ls": ":"})]
+        entries += [("most that equal models keep", {"color": NULL, "ls": ":"})]
         key(figure, entries)
     return written(stem)
 
@@ -157,7 +163,7 @@ def cover(frame: pd.DataFrame, stem: Path) -> list[Path]:
         axes.set_ylim(-0.03, 1.03)
         axes.set_xlim(0, 1.02)
 
-    labels = "tau (share of its answers that are valid)", "problems at tau or above"
+    labels = "tau (share of valid answers)", "problems at\ntau or above"
     return _panels(rows, stem, draw, *labels)
 
 
@@ -178,8 +184,8 @@ def accuracy(frame: pd.DataFrame, stem: Path) -> list[Path]:
         axes.set_xticks([-0.05, 0.25, 0.5, 0.75, 1.05], ["0", ".25", ".5", ".75", "1"])
         axes.set_ylim(0, 1.02)
 
-    labels = "share of its answers that are valid", "problems (untouched or undivided)"
-    return _panels(rows, stem, draw, *labels)
+    labels = "share of valid answers", "problems, untouched\nor undivided"
+    return _panels(rows, stem, draw, *labels, halves=False)
 
 
 def _spread(x: float) -> float:
@@ -188,7 +194,13 @@ def _spread(x: float) -> float:
 
 
 def _panels(
-    rows: pd.DataFrame, stem: Path, draw: Callable[[Axes, str], None], across: str, up: str
+    rows: pd.DataFrame,
+    stem: Path,
+    draw: Callable[[Axes, str], None],
+    across: str,
+    up: str,
+    *,
+    halves: bool = True,
 ) -> list[Path]:
     """One panel a skill, all problems first, in up to four columns."""
     skills = sorted(rows.skill.unique(), key=lambda s: (s != "", s)) or [""]
@@ -207,12 +219,16 @@ def _panels(
             else:
                 draw(axes, skills[i])
                 axes.set_title(named(skills[i]))
-        figure.supxlabel(across, size=9)
-        figure.supylabel(up, size=9)
+        for i in range(len(skills)):
+            if i + columns >= len(skills):  # the last of its column
+                axs.flat[i].set_xlabel(across)
+                axs.flat[i].tick_params(labelbottom=True)
+            if i % columns == 0:
+                axs.flat[i].set_ylabel(up)
         entries = [(m, {"color": COLOURS[m]}) for m in ("base", "tuned")]
-        if set(rows.part) - {""}:
-            entries += [(f"{p} entries", {"color": "k", "ls": DASHES[p]}) for p in _PARTS]
-        key(figure, [*entries, ("guessing (right)", {"color": NULL, "ls": ":"})])
+        if halves and set(rows.part) - {""}:
+            entries += [(part, {"color": "k", "ls": DASHES[part]}) for part in _PARTS]
+        key(figure, [*entries, ("guessing", {"color": NULL, "ls": ":"})])
     return written(stem)
 
 
@@ -243,7 +259,7 @@ def _bars(
                 continue
             face = "white" if hollow else colour
             axes.barh(place, one.value, 0.62, color=face, ec=colour, lw=1.2)
-            whisker(axes, one, place, "k", ms=0, lw=1.0)
+            whisker(axes, one, float(place), "k", ms=0, lw=1.0)
         for setting, mark in (("against itself", "|"), ("shuffled labels", "x")):
             for _, one in pick(of_it, setting=setting).iterrows():
                 axes.plot(one.value, place, mark, color=NULL, ms=10 if mark == "|" else 5, mew=1.6)

@@ -105,36 +105,34 @@ def finite(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def shown(rows: list, title: str, k: int) -> object:
-    """The table of valid answers: all problems, then each skill and half, with the nulls beside."""
+def shown(rows: list, title: str, k: int) -> Any:
+    """Two tables of valid answers: all problems with every null, and a line a skill and half."""
+    from rich.console import Group
     from rich.table import Table
 
     from probes.records import unique
 
+    groups = unique([(r.skill, r.part) for r in rows])
+    whole = [r for r in rows if (r.skill, r.part) == groups[0]]
     table = Table(title=title)
-    for name in ("measure, valid answers", "value [95%]", "against itself", "shuffled", "guessing"):
+    nulls = ("against itself", "shuffled", "guessing (right)")
+    for name in ("measure, valid answers", "value [95%]", *nulls):
         table.add_column(name)
-    for skill, part in unique([(r.skill, r.part) for r in rows]):
-        of_it = [r for r in rows if (r.skill, r.part) == (skill, part)]
-        table.add_section()
-        table.add_row(f"[bold]{' '.join(filter(None, (skill, part))) or 'all problems'}")
-        for label, measure, where in lines(of_it, k):
-            table.add_row(label, *beside(of_it, measure, where))
-    return table
+    for label, measure, where in lines(whole, k):
+        table.add_row(label, *beside(whole, measure, where))
+    return Group(table, *([by_skill(rows, groups[1:], k)] if len(groups) > 1 else []))
 
 
 def lines(rows: list, k: int) -> list[tuple[str, str, dict]]:
-    """Label, measure and columns of each line."""
+    """Label, measure and columns of each line of the first table."""
     most = max(r.x for r in rows if r.measure == "valid@k")
     pair = {"model": "tuned - base"}
-    found = [
+    found: list[tuple[str, str, dict]] = [
         (f"pass@{x:g}, tuned - base", "valid@k", {**pair, "x": float(x)})
         for x in sorted({1, k, most})
     ]
-    found += [
-        (f"P(cross by k = {most:g})", "crossing valid", {}),
-        ("crossing at k", "crossing k valid", {}),
-    ]
+    found.append((f"P(cross by k = {most:g})", "crossing valid", {}))
+    found.append(("crossing at k", "crossing k valid", {}))
     for cell in ("both", "base only", "tuned only", "neither"):
         found.append((f"solved by {cell}", "solvable valid", {"model": cell}))
         found.append(("  again on fresh samples", "solvable again valid", {"model": cell}))
@@ -145,10 +143,41 @@ def lines(rows: list, k: int) -> list[tuple[str, str, dict]]:
     ]
     found.append((f"gap, base@{k} - tuned@1", "efficiency gap valid", {}))
     for model in ("base", "tuned"):
-        found.append((f"mass below the limit, {model}", "below limit valid", {"model": model}))
-        found.append(("  of it at exactly 0 (not identified)", "never valid", {"model": model}))
+        found.append((f"rate below the limit, {model}", "below limit valid", {"model": model}))
+        found.append(("  at exactly 0: not identified", "never valid", {"model": model}))
     found.append(("base's unsolved, solved later", "solved later valid", {"setting": ""}))
-    return [*found, ("  as the fit says", "solved later valid", {"setting": "fit"})]
+    return [*found, ("  as one fit to all says", "solved later valid", {"setting": "fit"})]
+
+
+BY_SKILL: dict[str, tuple[str, dict]] = {
+    "P(cross)": ("crossing valid", {"setting": ""}),
+    "itself": ("crossing valid", {"setting": "against itself"}),
+    "base only": ("solvable valid", {"model": "base only", "setting": ""}),
+    "again": ("solvable again valid", {"model": "base only"}),
+    "tuned only": ("solvable valid", {"model": "tuned only", "setting": ""}),
+    "again ": ("solvable again valid", {"model": "tuned only"}),
+    "base below limit": ("below limit valid", {"model": "base"}),
+    "tuned below": ("below limit valid", {"model": "tuned"}),
+    "gap": ("efficiency gap valid", {"setting": ""}),
+}
+"""Columns of the second table."""
+
+
+def by_skill(rows: list, groups: list, k: int) -> Any:
+    """A line a skill and half of its entries."""
+    from rich.table import Table
+
+    limit = next(r.x for r in rows if r.measure == "below limit valid")
+    table = Table(title=f"by skill, valid answers (gap at k = {k}; limit {limit:.3f})")
+    for name in ("", f"pass@{k}, tuned - base", *BY_SKILL):
+        table.add_column(name)
+    change = {"model": "tuned - base", "x": float(k), "setting": ""}
+    for skill, part in groups:
+        of_it = [r for r in rows if (r.skill, r.part) == (skill, part)]
+        cells = [_first(of_it, "valid@k", change)]
+        cells += [_first(of_it, *asked) for asked in BY_SKILL.values()]
+        table.add_row(" ".join(filter(None, (skill, part))), *cells)
+    return table
 
 
 def beside(rows: list, measure: str, where: dict) -> list[str]:
@@ -180,11 +209,11 @@ def _first(rows: list, measure: str, where: dict) -> str:
 def said(row: Any) -> str:
     """A number with its interval; a crossing that is not there by the last k is censored."""
     if math.isnan(row.value):
-        return f"undefined ({row.note})"
+        return "none" if row.measure.startswith("solvable again") else f"undefined ({row.note})"
     if row.measure.startswith("crossing k"):
         ends = row.value, row.low, row.high
         k, low, high = (f"> {row.x:g}" if math.isinf(end) else f"{end:g}" for end in ends)
         return f"censored: {k}" if math.isinf(row.value) else f"{k} [{low}, {high}]"
     if math.isnan(row.low):
         return f"{row.value:.3f}"
-    return f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
+    return f"{row.value:.2f} [{row.low:.2f}, {row.high:.2f}]"

@@ -5,6 +5,7 @@ found four times in five. What must beat a control says which controls it does n
 
     line          Line, and what a number speaks for
     answers       what the models answer
+    reach         how far they reach: crossing, coverage, what the base would never solve
     activations   what is inside
 """
 
@@ -22,6 +23,7 @@ from steering.verdict.lines.answers import (
     texts,
 )
 from steering.verdict.lines.line import Line
+from steering.verdict.lines.reach import reach, unsolved
 from steering.verdict.rules import Conclusion
 
 __all__ = ["Line", "table"]
@@ -30,7 +32,8 @@ __all__ = ["Line", "table"]
 def table(rows: Sequence[Measurement], conclusion: Conclusion) -> list[Line]:
     """The evidence, a line a number, in the order in which the questions are asked."""
     found = [skill(of_it) for of_it in conclusion.skills]
-    found += [*ends(rows), *sharpening(rows), *crossed(rows), *strategies(rows)]
+    found += [*ends(rows), *reach(rows), *unsolved(rows, conclusion.skills)]
+    found += [*sharpening(rows), *crossed(rows), *strategies(rows)]
     found += [*texts(rows), *directions(rows), *steering(rows), *crosswise(rows)]
     found += [*elicited(rows), *drift(rows)]
     return found

@@ -1,20 +1,22 @@
-"""pass@k, right and valid, of both models, with the rate of guessing beside it."""
+"""pass@k and its critics, right and valid, of both models, with guessing and a null beside them."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from probes.boundary import Point, compare, curve, guessed, paired
+from probes.boundary import Counts, paired, relabelled
+from probes.boundary.rows import SHUFFLED, of_cover, of_curves, of_fit, of_guessing, of_pair
 from probes.intervals import difference, rate
+from probes.measurements import row
 from probes.records import Measurement, write_table
 from steering.evaluate import Judged, groups
 from steering.verdict.context import MODELS, Context
-from steering.verdict.rows import row
 
-WHICH: tuple[Literal["right", "valid"], ...] = ("right", "valid")
-MEASURES = {"right": "pass@k", "valid": "valid@k"}
+TAUS = (0.1, 0.5, 0.9)
+"""Of Cover@tau; `whenhow boundary` draws the whole curve."""
+FITS = 60
+"""Resamples of a beta-binomial: each is a fit of milliseconds, and there are a dozen cells."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,9 @@ def run(context: Context, tick: Any) -> list[Measurement]:
             rows.append(
                 Measurement("guess rate", value, value, value, len(of_cell), "", skill, part)
             )
-        nan = float("nan")
-        rows += [
-            Measurement(
-                "pass@k", value, nan, nan, len(of_cell), "guessing", skill, part, x=float(k)
-            )
-            for k, value in guessed(guesses, budgets(context.settings.samples))
-        ]
+        about = {"skill": skill, "part": part}
+        samples = context.settings.samples
+        rows += of_guessing(guesses, samples, k=fixed(samples), taus=TAUS, about=about)
         tick(i + 1, len(cells) + len(pooled))
     counted = [
         ModelCounts(which, **asdict(one)) for which in MODELS for one in judged[which].counts()
@@ -65,25 +63,32 @@ def run(context: Context, tick: Any) -> list[Measurement]:
 def cell(
     context: Context, judged: dict[str, Judged], chosen: dict[str, str], skill: str, part: str
 ) -> list[Measurement]:
-    """Curves of both models, differences at the ends of the curve, lucky and unreadable answers."""
-    counts = {which: judged[which].counts(**chosen) for which in MODELS}
-    ks = budgets(context.settings.samples)
-    about: dict[str, Any] = {"skill": skill, "part": part}
-    seed = context.settings.seed
+    """Curves and their crossing, coverage, the base's unsolved mass, lucky and unread answers."""
+    base = judged["base"].counts(**chosen)
+    tuned = paired(base, judged["tuned"].counts(**chosen))
+    about, seed = {"skill": skill, "part": part}, context.settings.seed
+    how: dict[str, Any] = {"about": about, "seed": seed}
+    k = fixed(min(one.n for one in base))
+    rows = of_curves(base, tuned, k=k, **how)
+    for model, counted in (("base", base), ("tuned", tuned)):
+        rows += of_cover(counted, model, taus=TAUS, **how)
+    rows += of_fit(base, "base", resamples=FITS, **how)
+    rows += of_pair(base, tuned, k=k, taus=TAUS, **how)
+    null = relabelled(base, tuned, seed=seed)
+    rows += of_pair(*null, k=k, taus=TAUS, about={**about, "setting": SHUFFLED}, seed=seed)
+    return rows + shares(base, tuned, about, seed)
+
+
+def shares(
+    base: list[Counts], tuned: list[Counts], about: dict[str, Any], seed: int
+) -> list[Measurement]:
+    """Lucky and unreadable answers of both, and the changes."""
     rows = []
-    for kind in WHICH:
-        for which in MODELS:
-            points = curve(counts[which], ks, which=kind, seed=seed)
-            rows += of_points(MEASURES[kind], points, which, about)
-        ends = sorted({ks[0], ks[-1]})
-        points = compare(counts["base"], counts["tuned"], ends, which=kind, seed=seed)
-        rows += of_points(MEASURES[kind], points, "tuned - base", about)
-    ordered = {"base": counts["base"], "tuned": paired(counts["base"], counts["tuned"])}
     for name, share in SHARES.items():
-        values = {w: np.array([share(c) for c in ordered[w]]) for w in MODELS}
-        rows += [row(name, rate(values[w], seed=seed), model=w, **about) for w in MODELS]
-        change = difference(values["tuned"], values["base"], seed=seed)
-        rows.append(row(name, change, model="tuned - base", **about))
+        before, after = (np.array([share(one) for one in counted]) for counted in (base, tuned))
+        rows.append(row(name, rate(before, seed=seed), model="base", **about))
+        rows.append(row(name, rate(after, seed=seed), model="tuned", **about))
+        rows.append(row(name, difference(after, before, seed=seed), model="tuned - base", **about))
     return rows
 
 
@@ -93,15 +98,6 @@ SHARES = {
 }
 
 
-def of_points(
-    measure: str, points: Sequence[Point], model: str, about: dict[str, Any]
-) -> list[Measurement]:
-    """Rows of a curve."""
-    return [
-        row(measure, point.estimate, model=model, x=float(point.k), **about) for point in points
-    ]
-
-
-def budgets(samples: int) -> list[int]:
-    """Powers of two up to the number of samples, and that number."""
-    return sorted({2**i for i in range(samples.bit_length())} | {samples})
+def fixed(samples: int) -> int:
+    """The budget of the efficiency gap: a quarter of the answers, whatever they are."""
+    return max(1, samples // 4)
