@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 import torch
@@ -11,6 +12,9 @@ from torch import Tensor
 
 from probes.generate import Request
 from steering.interventions.operations import Intervention, LogitBias, Window
+
+NOWHERE = Window(0, 0)
+"""Of a row that has fewer edits than another."""
 
 
 class NotFired(RuntimeError):
@@ -82,14 +86,16 @@ class Windows:
         vocab: int,
     ) -> None:
         """Gather the bounds of each row; `texts` are the tokens of each that are known already."""
-        self.shape = (max((len(w) for w in windows), default=0), len(requests))
-        self._start, self._stop, self._after = (np.zeros(self.shape, np.int64) for _ in range(3))
         tables: dict[frozenset[int] | None, int] = {None: 0}
-        for row, (request, listed) in enumerate(zip(requests, windows, strict=True)):
-            for k, window in enumerate(listed):
-                assert request is not None, "an empty slot has no edits"
-                self._start[k, row], self._stop[k, row] = window.bounds(len(request.prompt))
-                self._after[k, row] = tables.setdefault(window.after, len(tables))
+        prompts = [len(r.prompt) if r else 1 for r in requests]
+        layers = list(zip_longest(*windows, fillvalue=NOWHERE))
+        cells = [
+            (*w.bounds(prompt), 0 if w.after is None else tables.setdefault(w.after, len(tables)))
+            for layer in layers
+            for w, prompt in zip(layer, prompts, strict=True)
+        ]
+        table = np.array(cells, np.int64).reshape(len(layers), len(requests), 3)
+        self._start, self._stop, self._after = np.moveaxis(table, 2, 0)
         if len(tables) == 1:
             return
         self._allowed = np.zeros((len(tables), vocab), bool)
@@ -154,9 +160,9 @@ class Tally:
                 f"the residual (a larger strength or a wider dtype), or the site did not run."
             )
         edited: Counter[Hashable] = Counter()
-        for row, request in enumerate(self.requests):
-            if request is not None:
-                edited[request.setting] += int(fired[:, row].sum())
+        for request, count in zip(self.requests, fired.sum(0).tolist(), strict=True):
+            if count and request is not None:
+                edited[request.setting] += count
         self.fired.zero_()
         self.expected[:] = 0
         return edited
@@ -177,11 +183,12 @@ class Seated:
         bank: Float[Tensor, "lines d"],
     ) -> None:
         """Gather what each row needs; rows without a k-th edit get one that is nowhere."""
-        shape = (max((len(e) for e in edits), default=0), len(requests))
-        line, alpha, beta = np.zeros(shape, np.int64), np.zeros(shape), np.zeros(shape)
-        for row, listed in enumerate(edits):
-            for k, edit in enumerate(listed):
-                line[k, row], alpha[k, row], beta[k, row] = edit.line, edit.alpha, edit.beta
+        layers = list(zip_longest(*edits, fillvalue=Edit(0, 0.0, 0.0, NOWHERE)))
+        shape = len(layers), len(requests)
+        line = np.array([[e.line for e in row] for row in layers], np.int64).reshape(shape)
+        alpha = np.array([[e.alpha for e in row] for row in layers]).reshape(shape)
+        beta = np.array([[e.beta for e in row] for row in layers]).reshape(shape)
+        self._adds = [not row.any() for row in beta]
         device, dtype = bank.device, bank.dtype
         self._u = bank[torch.from_numpy(line).to(device)]
         self._alpha, self._beta = (torch.from_numpy(a).to(device, dtype) for a in (alpha, beta))
@@ -194,13 +201,17 @@ class Seated:
         """The residuals after edit k, computed in the bank's precision and counted."""
         on = torch.from_numpy(inside).to(x.device, non_blocking=True)
         u, wide = self._u[k][:, None], x.to(self._u.dtype)
-        size = self._alpha[k][:, None] + self._beta[k][:, None] * (wide * u).sum(-1)
+        size = self._alpha[k][:, None]
+        if not self._adds[k]:
+            size = size + self._beta[k][:, None] * (wide * u).sum(-1)
         edited = torch.where(on[..., None], (wide + size[..., None] * u).to(x.dtype), x)
         self.tally.expected[k] += inside.sum(1)
         with torch.no_grad():
-            # An ablation of what is already ablated changes no bit. It counts as done if what
-            # was left to do is below the rounding of x; an add that rounds to nothing does not.
-            little = torch.finfo(x.dtype).eps * wide.norm(dim=-1)
-            done = (self._beta[k][:, None] != 0) & (size.abs() <= little)
-            self.tally.fired[k] += (on & ((edited != x).any(-1) | done)).sum(1)
+            done = (edited != x).any(-1)
+            if not self._adds[k]:
+                # An ablation of what is already ablated changes no bit. It counts as done if what
+                # was left to do is below the rounding of x; an add that rounds to nothing does not.
+                little = torch.finfo(x.dtype).eps * wide.norm(dim=-1)
+                done |= (self._beta[k][:, None] != 0) & (size.abs() <= little)
+            self.tally.fired[k] += (on & done).sum(1)
         return edited

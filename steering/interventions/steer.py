@@ -54,6 +54,9 @@ class Steer:
         self._seated: dict[str, tuple[Seated, Windows]] = {}
         self._closed: list[Tally] = []
         self._prefilled: dict[Key, Hashable] = {}
+        self._signatures: dict[tuple[Hashable, int], Hashable] = {}
+        self._checked = True
+        """Whether a pass has run since rows were seated, so that no row can begin in the next."""
         self._counted: Counter[Hashable] = Counter()
 
     def _add(self, name: Hashable, intervention: Intervention | LogitBias) -> None:
@@ -111,7 +114,7 @@ class Steer:
                 )
             self._rows[slot] = request
         self._closed += [seated.tally for seated, _ in self._seated.values()]
-        self._seated = {}
+        self._seated, self._checked = {}, False
         if len(self._closed) > 256:
             self._count()
 
@@ -164,7 +167,8 @@ class Steer:
 
     def _gathered(self, site: str, now: Pass, x: Tensor) -> tuple[Seated, Windows]:
         if site not in self._seated:
-            self._check_prefix(now)
+            if not self._checked:
+                self._check_prefix(now)
             bank = self._banks[site].tensor(x)
             edits = [self._of(site, r) for r in self._rows]
             self._seated[site] = Seated(site, self._rows, edits, bank), self._windows(site)
@@ -172,26 +176,36 @@ class Steer:
 
     def _signature(self, request: Request) -> Hashable:
         """The setting, if it edits positions before P-1, which other settings must not share."""
-        for site in self.sites:
-            for edit in self._edits.get((site, request.setting), []):
-                start, stop = edit.window.bounds(len(request.prompt))
-                if start < min(stop, len(request.prompt) - 1):
-                    return request.setting
-        return None
+        key = request.setting, len(request.prompt)
+        if key not in self._signatures:
+            self._signatures[key] = request.setting if self._edits_prefix(*key) else None
+        return self._signatures[key]
+
+    def _edits_prefix(self, setting: Hashable, prompt: int) -> bool:
+        bounds = (
+            edit.window.bounds(prompt)
+            for site in self.sites
+            for edit in self._edits.get((site, setting), [])
+        )
+        return any(start < min(stop, prompt - 1) for start, stop in bounds)
 
     def _check_prefix(self, now: Pass) -> None:
         """Refuse a row that begins on a prefix that another setting was prefilled under."""
-        for request, places in zip(now.requests, now.positions, strict=True):
+        first, final = now.positions[:, 0].tolist(), now.positions[:, -1].tolist()
+        for request, start, stop in zip(now.requests, first, final, strict=True):
             last = len(request.prompt) - 1
+            if stop != last - 1 and (start != last or last == 0):
+                continue
             key, own = (request.prompt[:-1], request.prefix_key), self._signature(request)
-            if places[-1] == last - 1:
+            if stop == last - 1:
                 self._prefilled[key] = own
-            elif places[0] == last > 0 and self._prefilled.get(key) != own:
+            elif self._prefilled.get(key) != own:
                 raise Refusal(
                     f"settings {own!r} and {self._prefilled.get(key)!r} edit the prompt "
                     f"differently and share its prefix: give the requests other prefix keys "
                     f"(steer.keyed(requests))."
                 )
+        self._checked = True
 
 
 def _owner(of: Request | Text) -> tuple:
