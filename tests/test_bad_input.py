@@ -17,7 +17,7 @@ from probes import boundary
 from probes.capture import capture, from_strings
 from probes.directions import Source, auc, find
 from probes.models import layer_index, load, new_llama, new_tokenizer, save
-from probes.tasks import load_task
+from probes.tasks import SHIPPED, load_task
 from steering import cli
 from steering.cli.sample import Sample
 from steering.cli.train import TrainBase, TrainRl
@@ -148,6 +148,14 @@ def labelled(labels):
     find(x, labels, problems, strategy="check", source=Source("weights", "task"))
 
 
+def own_task(given, right, wrong):
+    """The shipped chain task with one thing changed."""
+    text = (SHIPPED / "chain.toml").read_text()
+    assert text.count(right) == 1
+    (given.place / "own.toml").write_text(text.replace(right, wrong))
+    return str(given.place / "own.toml")
+
+
 def rewarded(given, reward):
     file = given.place / "recipe.toml"
     file.write_text(f'extends = "chain-rl"\n[rl]\nproblems = 10\nreward = "{reward}"')
@@ -199,6 +207,22 @@ REFUSED = {
     "unknown strategy": (
         lambda g: g.verdict(strategies=("chek",)),
         "strategy 'chek'.*check",
+    ),
+    "unknown device": (
+        lambda g: g.verdict(device="gpu"),
+        "device 'gpu' can't be used here; there is cpu",
+    ),
+    "wrong task": (
+        lambda g: g.sample(task=own_task(g, "depth = [2, 3]", "depth = [5, 1]")),
+        r"own: problems.depth = \[5, 1\] must be the lowest and the highest, rising",
+    ),
+    "unknown setting of a task": (
+        lambda g: g.sample(task=own_task(g, "modulus = 31", "modulos = 7\nmodulus = 31")),
+        "own: the file knows no modulos; it has family, modulus",
+    ),
+    "no elicitation": (
+        lambda g: g.verdict(elicitation_updates=0),
+        "elicitation_updates 0 and elicitation_batch 64 must be at least 1",
     ),
     "missing weights": (without_weights, "no .safetensors file; the weights are missing"),
     "corrupt weights": (cut_short, "model.safetensors is damaged or cut short"),
@@ -295,6 +319,46 @@ def test_it_is_said_in_one_line_and_nothing_is_left_behind(name, given, capsys, 
     assert left <= {"x"}, left
     partial = [p for p in given.place.rglob(".*") if p.is_file()]
     assert not [p for p in partial if p.name != ".gitattributes"], partial
+
+
+FOLDERS = {
+    "verdict": ["--base", "no/such"],
+    "train base": ["--recipe", "no-such"],
+    "train rl": ["--recipe", "no-such", "--base", "no/such"],
+    "boundary": ["--base", "no/such"],
+    "divergence": ["--base", "no/such"],
+    "drift": ["--base", "no/such"],
+    "calibrate": ["--organisms", "no/such"],
+}
+"""Verbs that make a folder, each with something that it would refuse later."""
+
+UNUSABLE = {
+    **{verb: (verb, "file", "the results are a folder") for verb in FOLDERS},
+    "in a file": ("verdict", "file/in", "file is a file, and the results are a folder"),
+    "a file in a file": ("sample", "file/x.parquet", "the results are a file in a folder"),
+    "where none can be made": ("sample", "/proc/nope/x", "can't be written.*No such file"),
+    "this folder": ("sample", ".", "is a folder; a file's name is needed"),
+    "too long a name": ("verdict", "x" * 300, "can't be written.*too long"),
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_an_output_that_can_not_be_written_is_refused_before_any_work(
+    name, tmp_path, capsys, monkeypatch
+):
+    """What else is wrong with the request is not even looked at."""
+    verb, out, said = UNUSABLE[name]
+    if out.startswith("/proc") and not Path("/proc").is_dir():
+        pytest.skip("there is no folder here that refuses even its owner")
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    more = FOLDERS.get(verb, ["--model", "no/such"])
+    with pytest.raises(SystemExit) as end:
+        cli.main([*verb.split(), *more, "--out", out])
+    shown = capsys.readouterr()
+    assert (end.value.code, shown.out) == (2, "")
+    assert re.search(f"^whenhow: --out .*{said}", shown.err), shown.err
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 def test_the_sound_model_is_accepted(given, capsys):

@@ -5,7 +5,9 @@
     whenhow train base --recipe chain-base --seed 1 --out runs/base
     whenhow train rl --recipe chain-rl --base runs/base --out runs/rl
     whenhow sample --model runs/rl --out runs/rl.parquet
+    whenhow divergence                                # where base and tuned part in what they say
     whenhow boundary                                  # pass@k and its critics, with nulls
+    whenhow drift                                     # how tuning moved the activations
     whenhow calibrate                                 # the verdict, where the truth is known
 
 A verb is a frozen dataclass: fields are flags, the docstrings below them the help. Standard output
@@ -19,6 +21,7 @@ This package imports tyro and what is as light; a verb imports what it needs whe
 import errno
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +34,8 @@ from probes.records import Refusal
 from probes.verify import GraderFailure
 from steering.cli.boundary import Boundary
 from steering.cli.calibrate import Calibrate
+from steering.cli.divergence import Divergence
+from steering.cli.drift import Drift
 from steering.cli.sample import Sample
 from steering.cli.train import TrainBase, TrainRl
 from steering.cli.verdict import Verdict
@@ -67,9 +72,14 @@ VERBS: Any = (
     Annotated[Verdict, subcommand("verdict")]
     | Annotated[Train, subcommand("train")]
     | Annotated[Sample, subcommand("sample")]
+    | Annotated[Divergence, subcommand("divergence")]
     | Annotated[Boundary, subcommand("boundary")]
+    | Annotated[Drift, subcommand("drift")]
     | Annotated[Calibrate, subcommand("calibrate")]
 )
+
+FILES = (Sample,)
+"""Verbs whose result is a file; that of the others is a folder."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -90,6 +100,7 @@ def main(args: Sequence[str] | None = None) -> None:
 def status(verb: Verb) -> int:
     """Run a verb, print its result, and say in one line what went wrong, if anything did."""
     try:
+        check_out(verb)
         print(verb.run())
     except KeyboardInterrupt:
         return _say(f"interrupted; {verb.resume}", 130)
@@ -106,6 +117,26 @@ def status(verb: Verb) -> int:
             1,
         )
     return 0
+
+
+def check_out(verb: Verb) -> None:
+    """Refuse an --out that nothing can be written to, before any work is done for it."""
+    file = isinstance(verb, FILES)
+    out = Path(verb.out)
+    try:
+        if file and out.is_dir():
+            raise Refusal(f"--out {out} is a folder; a file's name is needed.")
+        place = out.parent if file else out
+        while not place.exists() and place != place.parent:
+            place = place.parent
+        if not place.is_dir():
+            wanted = "a file in a folder" if file else "a folder"
+            raise Refusal(f"--out {out}: {place} is a file, and the results are {wanted}.")
+        os.rmdir(tempfile.mkdtemp(prefix=".whenhow-", dir=place))
+    except (OSError, ValueError) as error:
+        if isinstance(error, Refusal) or _disk_is_full(error):
+            raise
+        raise Refusal(f"--out {out} can't be written: {error}.") from None
 
 
 def _disk_is_full(error: BaseException) -> bool:
