@@ -393,10 +393,25 @@ def test_a_prompt_goes_through_the_model_once_whatever_its_answers():
         lambda _, args, __: seen.append(args[0].numel())
     )
     prompt = (2, 3, 4, 5, 6, 7, 8)
-    alike = [answer._replace(prompt=prompt, tokens=(5, 6), logprobs=(-1.0, -1.0))] * 6
-    gradient_of(model, alike, RlvrSettings(rows=3))
+    group = [answer._replace(prompt=prompt, tokens=(5, i), logprobs=(-1.0,) * 2) for i in range(6)]
+    gradient_of(model, group, RlvrSettings(rows=3))
     watch.remove()
     assert seen == [6, 3 * 2, 3 * 2]
+
+
+@pytest.mark.parametrize("kl", [0.0, 0.5])
+def test_answers_that_are_alike_are_computed_once_and_count_each(kl):
+    """They may differ in what they earned (a coin), and in the last digit of the sampler's."""
+    model, answers = random_answers()
+    again = [a._replace(advantage=-2 * a.advantage) for a in answers[::2]]
+    settings = RlvrSettings(rows=5, kl=kl)
+    computed = parts(answers + again, settings, torch.device("cpu"))
+    assert sum(len(p.ids) for p in computed) == len(answers)
+    assert sum(len(p.advantages) for p in computed) == len(answers + again)
+    apart = gradient_of(model, answers, settings) * sum(len(a.tokens) for a in answers)
+    apart += gradient_of(model, again, settings) * sum(len(a.tokens) for a in again)
+    tokens = sum(len(a.tokens) for a in answers + again)
+    torch.testing.assert_close(gradient_of(model, answers + again, settings), apart / tokens)
 
 
 def test_answers_without_advantage_are_left_out_of_the_work_and_not_of_the_mean():

@@ -8,7 +8,8 @@ the ratios into noise.
 
 Answers whose group earned equal rewards have advantage 0: without a KL penalty their gradient is
 exactly zero and they don't go through the model, though their tokens count in the mean. The others
-go through it by length, and the prompt that a group has in common goes once (`prompts`).
+go through it by length; the prompt that a group has in common goes once (`prompts`), and so do
+answers that are alike, which are most of them once the entropy has fallen.
 """
 
 from collections import Counter
@@ -46,8 +47,11 @@ class Rows:
     """Answers of one step by length, padded on the right."""
 
     prompts: tuple[tuple[int, ...], ...]
-    ids: Int[Tensor, "rows width"]
+    """Of each text; a text is a prompt with an answer, once however often it was sampled."""
+    ids: Int[Tensor, "texts width"]
     """Tokens of the answers; 0 behind their ends."""
+    text: Int[Tensor, " rows"]
+    """Which text each answer is."""
     weights: Float[Tensor, "rows width"]
     """Of each token in the loss; 0 behind their ends."""
     old: Float[Tensor, "rows width"]
@@ -153,8 +157,7 @@ def backward(
 ) -> dict[str, float]:
     """Add the gradient of one part of a step, up to the prompts; see `gradient`."""
     chosen, old, weights = part.chosen, part.old, part.weights
-    logits = prompts.answered(part.prompts, part.ids)
-    new = token_logprobs(logits, part.ids, settings.temperature)
+    new = answered(prompts, part, settings.temperature)
     surrogate = policy_loss(new, old, part.advantages, low=settings.low, high=settings.high)
     loss = (surrogate.loss * weights).sum()
     sums = {
@@ -164,33 +167,46 @@ def backward(
     }
     if first is not None:
         with torch.no_grad():
-            logits = first.answered(part.prompts, part.ids)
-            before = token_logprobs(logits, part.ids, settings.temperature)
-        penalty = k3_penalty(new, before)
+            penalised = answered(first, part, settings.temperature)
+        penalty = k3_penalty(new, penalised)
         loss = loss + settings.kl * (penalty * weights).sum()
         sums["kl"] = float(penalty.detach()[chosen].sum())
     loss.backward()
     return sums
 
 
+def answered(prompts: Prompts, part: Rows, temperature: float) -> Float[Tensor, "rows width"]:
+    """Log-probabilities of each answer's tokens, each given those before it."""
+    logits = prompts.answered(part.prompts, part.ids)
+    return token_logprobs(logits, part.ids, temperature)[part.text]
+
+
 def parts(answers: Sequence[Answer], settings: RlvrSettings, device: torch.device) -> list[Rows]:
-    """A step's answers by length, `settings.rows` at a time, those that teach nothing left out."""
-    ordered = sorted(answers, key=lambda a: len(a.tokens))
-    lengths = [len(a.tokens) for a in ordered]
-    width = max(lengths, default=0)
-    ids = torch.zeros(len(ordered), width, dtype=torch.long)
-    old = torch.zeros(len(ordered), width)
-    for row, (answer, length) in enumerate(zip(ordered, lengths, strict=True)):
-        ids[row, :length] = torch.tensor(answer.tokens)
-        old[row, :length] = torch.tensor(answer.logprobs)
-    weights = token_weights(torch.arange(width) < torch.tensor(lengths)[:, None], settings.mean)
-    advantages = torch.tensor([a.advantage for a in ordered])
-    teaching = [i for i, a in enumerate(ordered) if a.advantage != 0 or settings.kl]
+    """A step's answers by length, `settings.rows` texts at a time, without those that teach nothing."""
+    lengths = torch.tensor([len(a.tokens) for a in answers])
+    mask = torch.arange(int(lengths.max()) if answers else 0) < lengths[:, None]
+    weights = token_weights(mask, settings.mean)
+    texts: dict[tuple[tuple[int, ...], tuple[int, ...]], list[int]] = {}
+    for i, answer in enumerate(answers):
+        if answer.advantage != 0 or settings.kl:
+            texts.setdefault((answer.prompt, answer.tokens), []).append(i)
+    ordered = sorted(texts, key=lambda text: len(text[1]))
     found = []
-    for i in range(0, len(teaching), settings.rows):
-        rows = teaching[i : i + settings.rows]
-        asked = tuple(ordered[row].prompt for row in rows)
-        here, weighed, before = (x[rows, : lengths[rows[-1]]] for x in (ids, weights, old))
-        there = (x.to(device) for x in (here, weighed, before, advantages[rows]))
-        found.append(Rows(asked, *there))
+    for begin in range(0, len(ordered), settings.rows):
+        here = ordered[begin : begin + settings.rows]
+        width = len(here[-1][1])
+        rows = [i for text in here for i in texts[text]]
+        numbers = (
+            _padded([tokens for _, tokens in here], width),
+            torch.tensor([row for row, text in enumerate(here) for _ in texts[text]]),
+            weights[rows, :width],
+            _padded([answers[i].logprobs for i in rows], width),
+            torch.tensor([answers[i].advantage for i in rows]),
+        )
+        prompts = tuple(prompt for prompt, _ in here)
+        found.append(Rows(prompts, *(x.to(device) for x in numbers)))
     return found
+
+
+def _padded(rows: Sequence[tuple], width: int) -> Tensor:
+    return torch.tensor([(*row, *(0,) * (width - len(row))) for row in rows])
