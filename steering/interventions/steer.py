@@ -131,7 +131,7 @@ class Steer:
 
     def edited(self, site: str, now: Pass) -> Bool[np.ndarray, "rows width"]:
         """The cells that this pass edits at a site (for `probes.capture.Capture`)."""
-        windows = self._windows(site)
+        windows = self._windows([self._of(site, r) for r in self._rows])
         return np.any(windows.inside(now.positions, self.newest), axis=0)
 
     def check(self) -> Counter[Hashable]:
@@ -157,9 +157,10 @@ class Steer:
         for tally in closed:
             self._counted += tally.check()
 
-    def _windows(self, site: str) -> Windows:
-        windows = [[e.window for e in self._of(site, r)] for r in self._rows]
-        texts = [self._texts.get(_owner(r), r.prompt) if r else () for r in self._rows]
+    def _windows(self, edits: Sequence[Sequence[Edit]]) -> Windows:
+        windows = [[e.window for e in listed] for listed in edits]
+        reading = any(w.after is not None for listed in windows for w in listed)
+        texts = [self._texts.get(_owner(r), r.prompt) if r and reading else () for r in self._rows]
         return Windows(self._rows, windows, texts, self.model.vocab)
 
     def _of(self, site: str, request: Request | None) -> list[Edit]:
@@ -171,7 +172,7 @@ class Steer:
                 self._check_prefix(now)
             bank = self._banks[site].tensor(x)
             edits = [self._of(site, r) for r in self._rows]
-            self._seated[site] = Seated(site, self._rows, edits, bank), self._windows(site)
+            self._seated[site] = Seated(site, self._rows, edits, bank), self._windows(edits)
         return self._seated[site]
 
     def _signature(self, request: Request) -> Hashable:

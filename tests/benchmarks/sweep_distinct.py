@@ -1,4 +1,7 @@
-"""256 settings side by side in one batch, against one setting for all of it."""
+"""256 settings side by side in one batch, against one setting for all of it.
+
+Directions and strengths differ; the layer does not, as each site that is edited has its cost.
+"""
 
 from dataclasses import replace
 
@@ -6,7 +9,7 @@ from steering.interventions import write
 
 from . import Line, alternate
 from ._shipped import BATCH, asked, base, plain
-from ._steered import settings
+from ._steered import LAYERS, settings
 
 
 def run(small: bool = False) -> Line:
@@ -14,7 +17,7 @@ def run(small: bool = False) -> Line:
 
     def written(count: int) -> int:
         steered = [replace(r, setting=i % count) for i, r in enumerate(requests)]
-        answers = write(base(), settings(count), steered, plain(), batch=BATCH)
+        answers = write(base(), settings(count, LAYERS[:1]), steered, plain(), batch=BATCH)
         return sum(len(r.tokens) for r in answers)
 
     return alternate(
