@@ -182,7 +182,7 @@ def answered(prompts: Prompts, part: Rows, temperature: float) -> Float[Tensor, 
 
 
 def parts(answers: Sequence[Answer], settings: RlvrSettings, device: torch.device) -> list[Rows]:
-    """A step's answers by length, `settings.rows` texts at a time, without those that teach nothing."""
+    """The answers of a step that teach anything, by length, `settings.rows` texts at a time."""
     lengths = torch.tensor([len(a.tokens) for a in answers])
     mask = torch.arange(int(lengths.max()) if answers else 0) < lengths[:, None]
     weights = token_weights(mask, settings.mean)
