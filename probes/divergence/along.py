@@ -25,7 +25,7 @@ from jaxtyping import Int
 from probes.divergence.kl import Compared, compare
 from probes.divergence.places import places
 from probes.generate import replay
-from probes.intervals import Estimate, bootstrap, undefined
+from probes.intervals import FEW, Estimate, bootstrap, exact_rate, undefined
 from probes.models import Model, check_pair, encode
 from probes.records import Problem, Refusal, Rollout
 from probes.tasks import Task
@@ -33,7 +33,7 @@ from probes.tasks import Task
 LOGITS = 1 << 26
 """Most logits of a pass of one model: 256 MB in float32."""
 
-RANKS = {"0": (0, 0), "1": (1, 1), "2-4": (2, 4), "5-": (5, 1 << 62)}
+RANKS = {"0": (0, 0), "1": (1, 1), "2-4": (2, 4), "5+": (5, 1 << 62)}
 """Classes of ranks, both ends included; 0 is the likeliest token."""
 
 
@@ -131,13 +131,16 @@ def first_parting(parted: Sequence[Parted], place: str, *, seed: int = 0) -> Est
     def here(one: Parted) -> tuple[float, float]:
         return float((one.first is None) if not place else _place_of_first(one) == place), 1.0
 
-    return pooled(parted, here, seed=seed)
+    return pooled(parted, here, share=True, seed=seed)
 
 
 def parted_by(parted: Sequence[Parted], count: int, *, seed: int = 0) -> Estimate:
     """Share of rollouts that have parted within their first `count` tokens."""
     return pooled(
-        parted, lambda p: (float(p.first is not None and p.first < count), 1.0), seed=seed
+        parted,
+        lambda p: (float(p.first is not None and p.first < count), 1.0),
+        share=True,
+        seed=seed,
     )
 
 
@@ -168,7 +171,7 @@ def rank_share(
         here = _mask(one, place)
         return float(((given >= low) & (given <= high) & here).sum()), float(here.sum())
 
-    return pooled(parted, counted, seed=seed)
+    return pooled(parted, counted, share=True, seed=seed)
 
 
 def shuffled(parted: Sequence[Parted], *, seed: int = 0) -> list[Parted]:
@@ -186,21 +189,32 @@ def shuffled(parted: Sequence[Parted], *, seed: int = 0) -> list[Parted]:
 
 
 def pooled(
-    parted: Sequence[Parted], count: Callable[[Parted], tuple[float, float]], *, seed: int = 0
+    parted: Sequence[Parted],
+    count: Callable[[Parted], tuple[float, float]],
+    *,
+    share: bool = False,
+    seed: int = 0,
 ) -> Estimate:
-    """A ratio of sums over rollouts; the interval resamples problems."""
+    """A ratio of sums over rollouts; the interval resamples problems.
+
+    Args:
+        parted: of one model's texts.
+        count: of a rollout, what goes above and what below.
+        share: what is above is counted among what is below. The interval is then exact, with
+            problems as trials, where too few of them lie off the edge of the range.
+        seed: of the resamples.
+    """
     sums: dict[str, np.ndarray] = {}
     for one in parted:
         sums[one.problem] = sums.get(one.problem, np.zeros(2)) + np.array(count(one))
-    if len(sums) < 2:
-        return undefined(f"{len(sums)} problem(s) give no interval", len(sums))
-    above, below = np.array(list(sums.values()), dtype=np.float64).T
-    if not below.any():
-        return undefined("no token stands there, or no KL at all", len(sums))
-    carry = below > 0
-    if carry.sum() < 2:
-        return undefined("one problem gives no interval", int(carry.sum()))
-    return bootstrap(lambda a, b: a / b, above[carry], below[carry], seed=seed)
+    above, below = np.array(list(sums.values()), dtype=np.float64).reshape(-1, 2).T
+    above, below = above[below > 0], below[below > 0]
+    if len(below) < 2:
+        return undefined(f"{len(below)} problem(s) have it, or any KL at all", len(below))
+    if share and min((above > 0).sum(), (above < below).sum()) < FEW:
+        n = len(below)
+        return exact_rate(float(above.sum() / below.sum() * n), n)
+    return bootstrap(lambda a, b: a / b, above, below, seed=seed)
 
 
 def _at(one: Parted, place: str, way: int) -> tuple[float, float]:

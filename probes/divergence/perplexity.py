@@ -11,12 +11,15 @@ all answers. Two things have to be held fixed for that reading:
 
 - **Right answers.** Tuned answers are right more often, and right ones are likelier in the base
   whoever wrote them. So compare valid answers with valid answers.
-- **Length.** A longer answer spends more of its tokens on what is forced (grammar, copying), so its
-  perplexity per token is lower. So compare answers to the same problem with the same number of
-  tokens: a stratum with n and m of them counts as n m / (n + m) (Mantel and Haenszel 1959).
+- **Length.** A longer answer usually spends more of its tokens on what is forced (grammar,
+  copying), so its perplexity per token is lower; and who takes other steps has another length. So
+  compare answers to the same problem with the same number of tokens: a stratum with n and m of them
+  counts as n m / (n + m) (Mantel and Haenszel 1959).
 
 `likelier` is the chance that an answer of the one is likelier than an answer of the other, ties
-half: 0.5 where they can't be told apart, and near 1 if the claim holds. The null of all this: a
+half: 0.5 where they can't be told apart, and near 1 if the claim holds. What matching by length
+leaves is how answers of one length differ: where writers differ by taking longer ways, that shows
+only unmatched, so both are reported. The null of all this: a
 model's own answers against its own others (`halves`).
 """
 

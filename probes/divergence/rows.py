@@ -79,12 +79,26 @@ def text_rows(
 
 
 def kl_rows(
-    parted: Sequence[Parted], names: Names, setting: str, *, seed: int = 0
+    parted: Sequence[Parted],
+    names: Names,
+    setting: str,
+    *,
+    places: Sequence[str] | None = None,
+    seed: int = 0,
 ) -> list[Measurement]:
-    """Mean KL of a token, and its share of all KL, by place and both ways."""
+    """Mean KL of a token, and its share of all KL, by place and both ways.
+
+    Args:
+        parted: the two models along the texts.
+        names: of the models; one name twice for a model against itself, given one way only.
+        setting: whose texts, and what was done to them.
+        places: which; all that the texts have, if absent.
+        seed: of the resamples.
+    """
     rows = []
-    for way, model in enumerate(ways(names)):
-        for place in ("", "decision", "execution", *seen(parted)):
+    wanted = ["", "decision", "execution", *seen(parted)] if places is None else places
+    for way, model in enumerate(dict.fromkeys(ways(names))):
+        for place in wanted:
             about = {"model": model, "setting": setting, "kind": place}
             rows.append(row("kl", mean_kl(parted, place, way=way, seed=seed), **about))
             if place:
@@ -160,9 +174,14 @@ def perplexity_rows(
 
 
 def bits_rows(
-    found: Sequence[Bits], problems: Sequence[Problem], *, setting: str = "", seed: int = 0
+    found: Sequence[Bits],
+    problems: Sequence[Problem],
+    names: Names = ("base", "tuned"),
+    *,
+    seed: int = 0,
 ) -> list[Measurement]:
     """Mean bits and masses by skill and half of its entries, and over all."""
+    setting = " and ".join(names)
     cells = {p.id: (p.skill, p.part) for p in problems}
     groups = unique(cells[one.problem] for one in found)
     rows = []
@@ -172,7 +191,7 @@ def bits_rows(
         for term in ("selection", "reshaping", "gain", "price"):
             values = np.array([getattr(one, term) for one in of_it])
             rows.append(row(f"{term} bits", _mean(values[np.isfinite(values)], seed), **about))
-        for i, model in enumerate(("base", "tuned")):
+        for i, model in enumerate(names):
             masses = np.array([one.mass[i] for one in of_it])
             rows.append(row("solved mass", _mean(masses, seed), model=model, **about))
             lost = max(one.missing[i] for one in of_it)

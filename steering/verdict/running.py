@@ -72,6 +72,13 @@ STAGES = (
         SAMPLED,
     ),
     Stage(
+        "divergence",
+        "where they part",
+        f"{_HERE}.divergence:run",
+        ("rollouts-base", "rollouts-tuned"),
+        SAMPLED,
+    ),
+    Stage(
         "crossing",
         "when or how: crossed decoding",
         f"{_HERE}.crossing:run",

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import special
-from scipy.stats import entropy
+from scipy.stats import beta, entropy
 
 from probes.divergence import (
     EXECUTION,
@@ -286,8 +286,17 @@ def test_the_first_parting_and_the_ranks_are_counted_by_hand():
     assert [parted_by(parted, n).value for n in (1, 2, 3)] == [0, 0.5, 1]
     shares = [rank_share(parted, r, of=0).value for r in RANKS]
     assert shares == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0])
-    assert rank_share(parted, "5-", of=0, top=True).value == pytest.approx(1 / 3)
+    assert rank_share(parted, "5+", of=0, top=True).value == pytest.approx(1 / 3)
     assert rank_share(parted, "1", of=1, place="value").value == 1
+
+
+def test_what_never_happened_has_an_exact_interval():
+    """A bootstrap of zeros has no width: 40 problems without one leave up to 8.8% possible."""
+    parted = [made(f"p{i}", (0, 0), ("check", "end"), (0, 0)) for i in range(40)]
+    found = first_parting(parted, "check")
+    assert (found.value, found.low) == (0, 0)
+    assert found.high == pytest.approx(beta.ppf(0.975, 1, 40))
+    assert rank_share(parted, "0", of=0).low == pytest.approx(beta.ppf(0.025, 40, 1))
 
 
 def test_shuffled_within_rollouts_kl_has_no_place():
