@@ -29,7 +29,7 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-bench: install
+bench: install .venv/benchmark
 	$(BIN)/python -m tests.benchmarks $(ONLY)
 
 install: .venv/installed
@@ -42,6 +42,11 @@ install: .venv/installed
 		|| { rm -rf .venv && "$(PYTHON)" -m venv --without-pip .venv \
 			&& "$(PYTHON)" -m pip --python $(BIN)/python install --quiet pip; }
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# The libraries that only the benchmarks compare with.
+.venv/benchmark: .venv/installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[benchmark]'
 	@touch $@
 
 clean:
