@@ -114,6 +114,7 @@ def transfer_rows(
                 ("direction cosine", turned.cosine),
                 ("direction cosine, halves", turned.halves),
                 ("direction cosine, ceiling", turned.ceiling),
+                ("direction cosine, halves - ceiling", turned.turn),
                 ("direction cosine, shuffled labels", turned.shuffled),
             ):
                 rows.append(row(measure, estimate, model=f"{one} x {other}", note=note, **about))
@@ -165,7 +166,12 @@ def subspace_rows(
             rows.append(row(measure, estimate, **about))
         others = {OWN: Moved(before, rank, seed)}
         for name in copies:
-            others[f"{name} - {base}"] = Moved(read[name][site] - before, rank, seed)
+            change = read[name][site] - before
+            if change.any():
+                others[f"{name} - {base}"] = Moved(change, rank, seed)
+            else:
+                none = undefined(f"{name} has the base's activations", len(before))
+                rows.append(row("moved overlap", none, kind=f"{name} - {base}", **about))
         rows.append(row("moved overlap", moved.halves(moved), kind=HALVES, **about))
         for against, other in others.items():
             rows.append(row("moved overlap", moved.overlap(other), kind=against, **about))
@@ -211,7 +217,12 @@ def lens_rows(
             x = before[one.lines]
             about: dict[str, Any] = {"kind": one.kind, **_at(site, setting)}
             y = read[tuned][site][one.lines]
-            found = promoted(see, x, y, one.problems, count=count, seed=seed)
+            try:
+                found = promoted(see, x, y, one.problems, count=count, seed=seed)
+            except Refusal as refusal:  # of a kind that came up in one problem only
+                none = undefined(str(refusal), len(np.unique(one.problems)))
+                rows.append(row("lens", none, model=f"{tuned} - {base}", **about))
+                continue
             for token in found:
                 named = {"model": f"{tuned} - {base}", "note": token.word, **about}
                 rows.append(row("lens", token.change, **named))

@@ -38,6 +38,8 @@ class Angle:
     over splits, and the 95% of them that lie in the middle."""
     ceiling: Estimate
     """The same of the base with itself: what `halves` would be, had tuning done nothing."""
+    turn: Estimate
+    """`halves` − `ceiling`, paired by split: what tuning took away beyond noise."""
     shuffled: Estimate
     """The base's direction and one from shuffled labels; mean, and the middle 95%."""
 
@@ -108,6 +110,7 @@ def angle(
         cosine=bootstrap_weights(turned, len(names), seed=seed),
         halves=_middle(_cosines(one, other), len(names)),
         ceiling=_middle(_cosines(one, two), len(names)),
+        turn=_middle(_cosines(one, other) - _cosines(one, two), len(names)),
         shuffled=_middle(_shuffled(x[0], y, whole, rng), len(names)),
     )
 

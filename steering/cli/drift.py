@@ -110,7 +110,7 @@ STEPS = 6
 
 def measure(asked: Drift, tick: Callable[[], Any]) -> "list[Measurement]":
     """Every number, on the texts of base and tuned apart."""
-    from probes.models import Model, check_pair, load
+    from probes.models import Model, check_pair
     from steering.verdict.context import MODELS, Context
     from steering.verdict.settings import VerdictSettings
 
@@ -118,7 +118,7 @@ def measure(asked: Drift, tick: Callable[[], Any]) -> "list[Measurement]":
     context = Context(settings)
     models: dict[str, Model] = dict(zip(MODELS, context.pair, strict=True))
     for source in asked.nulls:
-        copy = load(source)
+        copy = context.load(source)
         check_pair(models["base"], copy)
         models[Path(source).name] = copy
     rows = []
@@ -261,9 +261,9 @@ def shown(rows: "list[Measurement]") -> "list[Any]":
     tables = []
     for setting in unique(r.setting for r in rows):
         of_it = [r for r in rows if r.setting == setting and r.measure not in UNSHOWN]
-        layers = sorted(unique(r.site for r in of_it))
+        layers = sorted(unique(r.site for r in of_it), key=lambda s: int(s.split(".")[1]))
         table = Table(title=f"on {setting}: description, no evidence for or against a skill")
-        for name in ("measure", "of", "against", *layers):
+        for name in ("measure", "of", "against", *(f"layer {s.split('.')[1]}" for s in layers)):
             table.add_column(name)
         measure = ""
         for key in unique((r.measure, r.model, r.kind) for r in of_it):
@@ -288,14 +288,16 @@ def lens_table(rows: "list[Measurement]", setting: str) -> Any:
 
     from probes.records import unique
 
-    of_it = [r for r in rows if r.setting == setting and r.measure == "lens"]
+    of_it = [
+        r for r in rows if (r.setting, r.measure) == (setting, "lens") and not math.isnan(r.value)
+    ]
     table = Table(title=f"on {setting}: what the change at a decision says by logit lens")
-    for name in ("decision", "site", "of", "rise of the logit above the mean logit"):
+    for name in ("decision", "layer", "of", "rise of the logit above the mean logit"):
         table.add_column(name)
     for kind, site, model in unique((r.kind, r.site, r.model) for r in of_it):
         words = [r for r in of_it if (r.kind, r.site, r.model) == (kind, site, model)]
         listed = ", ".join(f"{r.note} {r.value:+.1f}" for r in words)
-        table.add_row(kind, site.removesuffix(".hook_resid_post"), model, listed)
+        table.add_row(kind, site.split(".")[1], model, listed)
     return table
 
 

@@ -42,6 +42,7 @@ def test_nothing_turned_gives_1_and_the_halves_their_ceiling():
     assert found.cosine.value == pytest.approx(1, abs=1e-12)
     assert found.halves == found.ceiling
     assert found.ceiling.value < 1
+    assert (found.turn.value, found.turn.low, found.turn.high) == (0, 0, 0)
 
 
 def test_halves_fall_to_the_ceiling_where_only_noise_differs():
@@ -50,6 +51,9 @@ def test_halves_fall_to_the_ceiling_where_only_noise_differs():
     found = angle(before, after, y, groups)
     assert found.ceiling.value < 0.9
     assert found.halves.value == pytest.approx(found.ceiling.value, abs=0.1)
+    assert found.turn.value == pytest.approx(found.halves.value - found.ceiling.value)
+    assert not found.turn.excludes(0)
+    assert angle(*planted(60)).turn.high < -0.3
 
 
 def test_shuffled_labels_point_where_activations_vary():
