@@ -34,6 +34,7 @@ from probes.boundary.rows import (
     of_later,
     of_pair,
     of_retest,
+    seen,
 )
 from probes.records import Measurement, Problem, Refusal
 from steering.evaluate import groups
@@ -199,11 +200,13 @@ def _rows(
     """The rows of one skill and half."""
     how: dict[str, Any] = {"about": about, "seed": asked.seed}
     k, base, tuned = asked.at, drawn.base, drawn.tuned
+    guesses = np.array([asked.context.task.guess_rate(p) for p in problems])
+    limit = seen(base, guesses)
     found = of_curves(base, tuned, k=k, **how)
     for model, counted in (("base", base), ("tuned", tuned)):
         found += of_cover(counted, model, **how)
         found += of_accuracy(counted, model, **how)
-        found += of_fit(counted, model, resamples=FITS, **how)
+        found += of_fit(counted, model, limit=limit, resamples=FITS, **how)
     found += of_pair(base, tuned, k=k, **how)
     for name, pair in (
         (ITSELF, (base, drawn.base_again)),
@@ -218,7 +221,6 @@ def _rows(
     found += of_later(base, drawn.base_again, "base", about=about)
     for which in WHICH:
         found += _retested(asked, drawn, which, about)
-    guesses = np.array([asked.context.task.guess_rate(p) for p in problems])
     return found + of_guessing(guesses, asked.samples, k=k, about=about)
 
 

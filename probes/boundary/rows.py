@@ -109,6 +109,15 @@ def of_accuracy(
     ]
 
 
+def seen(measured: Sequence[Counts], guess_rates: Float[np.ndarray, " problems"]) -> float:
+    """The rate below which a problem does not count as solved: the detection limit, or guessing.
+
+    The larger of the two: with a thousand answers luck writes a valid trace to nearly everything
+    once (a base did so on all of 198 problems, of a skill absent from it too).
+    """
+    return max(detection_limit(min(one.n for one in measured)), float(guess_rates.mean()))
+
+
 def of_fit(
     measured: Sequence[Counts],
     model: str,

@@ -36,6 +36,7 @@ from probes.boundary.rows import (
     of_later,
     of_pair,
     of_retest,
+    seen,
 )
 from probes.boundary.solvable import CELLS, KEPT_BY_LUCK
 from probes.records import Refusal
@@ -380,6 +381,12 @@ def test_a_share_of_sixty_problems_is_not_known_without_an_interval():
     assert row.x == pytest.approx(1 - 0.05 ** (1 / 32))
     assert row.value > 0.99
     assert row.low < 0.96
+
+
+def test_what_guessing_solves_is_not_seen_as_solved_however_often_it_is_asked():
+    rates = np.array([0.1, 0.02])
+    assert seen(measured([1, 1], n=16), rates) == pytest.approx(1 - 0.05 ** (1 / 16))
+    assert seen(measured([1, 1], n=1024), rates) == pytest.approx(0.06)
 
 
 def test_where_nothing_was_ever_solved_nothing_is_fitted():

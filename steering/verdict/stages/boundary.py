@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from probes.boundary import Counts, paired, relabelled
-from probes.boundary.rows import SHUFFLED, of_cover, of_curves, of_fit, of_guessing, of_pair
+from probes.boundary.rows import SHUFFLED, of_cover, of_curves, of_fit, of_guessing, of_pair, seen
 from probes.intervals import difference, rate
 from probes.measurements import row
 from probes.records import Measurement, write_table
@@ -72,7 +72,9 @@ def cell(
     rows = of_curves(base, tuned, k=k, **how)
     for model, counted in (("base", base), ("tuned", tuned)):
         rows += of_cover(counted, model, taus=TAUS, **how)
-    rows += of_fit(base, "base", resamples=FITS, **how)
+    asked = judged["base"].where(**chosen).problems
+    guesses = np.array([context.task.guess_rate(p) for p in asked])
+    rows += of_fit(base, "base", limit=seen(base, guesses), resamples=FITS, **how)
     rows += of_pair(base, tuned, k=k, taus=TAUS, **how)
     null = relabelled(base, tuned, seed=seed)
     rows += of_pair(*null, k=k, taus=TAUS, about={**about, "setting": SHUFFLED}, seed=seed)
