@@ -230,6 +230,7 @@ def lens(frame: pd.DataFrame, stem: Path, *, texts: str) -> list[Path]:
                 axes.set_title(f"{kind}, {_layer(site)}" if kind else "", fontsize=8.5)
         for axes in axs[-1]:
             axes.set_xlabel("rise of the logit")
+        figure.suptitle(f"what the change says at each decision, reading {texts}", fontsize=10)
         entries = [("tuned - base", {"color": COLOURS["tuned"]}), *_looks(colours)]
         key(figure, [(m, {**look, "ls": "", "marker": "o"}) for m, look in entries])
     return written(stem)
