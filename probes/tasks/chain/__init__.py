@@ -338,5 +338,5 @@ def load(name: str, settings: dict[str, Any]) -> Chain:
     if len(set(words)) < len(words):
         raise Refusal(f"{name}: a word of the vocabulary means two things; rename a prompt word.")
     low, high = low_and_high
-    check_made(task, sorted({low, high}))
+    check_made(task, sorted({low, high}))  # type: ignore[arg-type]  # cached properties
     return task

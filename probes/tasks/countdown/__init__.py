@@ -339,5 +339,5 @@ def load(name: str, settings: dict[str, Any]) -> Countdown:
     if stray or "{" in settings["drill"]:
         raise Refusal(f"{name}: the only braces are {{numbers}} and {{target}}, in the prompt.")
     task = Countdown(name, settings)
-    check_made(task, sorted(set(numbers)))
+    check_made(task, sorted(set(numbers)))  # type: ignore[arg-type]  # cached properties
     return task
