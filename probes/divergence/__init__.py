@@ -9,8 +9,10 @@
     logprobs     log-probabilities of given text
     kl           KL both ways, ranks, and the choice in it, of rows of logits
     places       what each word of a response does
-    along        both models along rollouts: where they part, and the sums with intervals
+    along        both models along rollouts
+    sums         by place, by rank, by first parting, with intervals
     perplexity   each model's valid answers under the other, matched by problem and length
+    grammar      what may come next in a solution
     solutions    all solutions of a problem with their probability
     bits         what tuning changed about them: selection, reshaping
     rows         all of it as tidy rows
@@ -18,18 +20,7 @@
 Not here: which positions decide (`probes.tasks`), activations before and after (`probes.drift`).
 """
 
-from probes.divergence.along import (
-    RANKS,
-    Parted,
-    divergences,
-    first_parting,
-    kl_share,
-    mean_kl,
-    parted_by,
-    pooled,
-    rank_share,
-    shuffled,
-)
+from probes.divergence.along import Parted, divergences
 from probes.divergence.bits import Bits, bits, coin_kl
 from probes.divergence.kl import Compared, compare, token_kl
 from probes.divergence.logprobs import gold_logprobs, token_logprobs
@@ -45,6 +36,16 @@ from probes.divergence.rows import (
     ways,
 )
 from probes.divergence.solutions import Solved, solutions
+from probes.divergence.sums import (
+    RANKS,
+    first_parting,
+    kl_share,
+    mean_kl,
+    parted_by,
+    pooled,
+    rank_share,
+    shuffled,
+)
 
 __all__ = [
     "ways",

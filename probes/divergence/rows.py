@@ -10,20 +10,21 @@ A row's `model` says which way, as in "base || tuned" for KL(base || tuned), or 
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from probes.divergence.along import (
+from probes.divergence.along import Parted
+from probes.divergence.bits import Bits
+from probes.divergence.perplexity import Scored, crossed, perplexity
+from probes.divergence.sums import (
     RANKS,
-    Parted,
     first_parting,
     kl_share,
     mean_kl,
     parted_by,
     rank_share,
 )
-from probes.divergence.bits import Bits
-from probes.divergence.perplexity import Scored, crossed, perplexity
 from probes.intervals import Estimate, bootstrap, undefined
 from probes.measurements import point, row
 from probes.records import Measurement, Problem, unique
@@ -56,11 +57,11 @@ def text_rows(
     for place in ("", "decision", "execution", *seen(parted)):
         if place != "word":
             same = rank_share(parted, "0", of=1, top=True, place=place, seed=seed)
-            about = {"model": ways(names)[0], "setting": setting, "kind": place}
+            about: dict[str, Any] = {"model": ways(names)[0], "setting": setting, "kind": place}
             rows.append(row("agreement", same, **about))
     for of, judge in enumerate(names):
         for at, ranks in enumerate(RANKS):
-            about = {"model": judge, "x": float(at), "note": ranks}
+            about: dict[str, Any] = {"model": judge, "x": float(at), "note": ranks}
             own = rank_share(parted, ranks, of=of, seed=seed)
             rows.append(row("rank share", own, setting=setting, **about))
             top = rank_share(parted, ranks, of=of, top=True, seed=seed)
@@ -68,7 +69,7 @@ def text_rows(
     for place in ("", *seen(parted)):
         if place != "word":
             first = first_parting(parted, place, seed=seed)
-            about = {"kind": place or "never", "model": " || ".join(names)}
+            about: dict[str, Any] = {"kind": place or "never", "model": " || ".join(names)}
             rows.append(row("first parting", first, setting=setting, **about))
     for count in range(1, max(len(one.words) for one in parted) + 1):
         so_far = parted_by(parted, count, seed=seed)
@@ -99,7 +100,7 @@ def kl_rows(
     wanted = ["", "decision", "execution", *seen(parted)] if places is None else places
     for way, model in enumerate(dict.fromkeys(ways(names))):
         for place in wanted:
-            about = {"model": model, "setting": setting, "kind": place}
+            about: dict[str, Any] = {"model": model, "setting": setting, "kind": place}
             rows.append(row("kl", mean_kl(parted, place, way=way, seed=seed), **about))
             if place:
                 share = kl_share(parted, place, way=way, seed=seed)
@@ -133,7 +134,12 @@ def strip_rows(one: Parted, problem: Problem, names: Names, texts: str) -> list[
     for way, model in enumerate(ways(names)):
         for x, (word, place) in enumerate(zip(one.words, one.places, strict=True)):
             kind = place if one.decides[x] else ""
-            about = {"model": model, "setting": setting, "kind": kind, "x": float(x)}
+            about: dict[str, Any] = {
+                "model": model,
+                "setting": setting,
+                "kind": kind,
+                "x": float(x),
+            }
             rows.append(point("token", float(one.of.kl[way, x]), 1, note=word, **about))
     return rows
 
@@ -159,16 +165,16 @@ def perplexity_rows(
                 (other, cross.one, cross.kept[0]),
                 (one, cross.other, cross.kept[1]),
             ):
-                about = {"model": judge, "setting": f"{name}'s answers{suffix}"}
+                about: dict[str, Any] = {"model": judge, "setting": f"{name}'s answers{suffix}"}
                 rows.append(row("perplexity", estimate, note=f"{kept:.2f} of them kept", **about))
-            about = {"model": judge, "setting": f"{other} over {one}{suffix}"}
+            about: dict[str, Any] = {"model": judge, "setting": f"{other} over {one}{suffix}"}
             rows.append(row("perplexity ratio", cross.ratio, **about))
             rows.append(row("likelier", cross.likelier, **about))
         for name, scored in ({} if tag else answers).items():
             for length in sorted({s.length for s in scored}):
                 if sum(s.length == length for s in scored) >= FEWEST:
                     of_it = perplexity(scored, under=under, length=length, seed=seed)
-                    about = {"model": judge, "setting": f"{name}'s answers"}
+                    about: dict[str, Any] = {"model": judge, "setting": f"{name}'s answers"}
                     rows.append(row("perplexity by length", of_it, x=float(length), **about))
     return rows
 
@@ -187,7 +193,7 @@ def bits_rows(
     rows = []
     for group in unique([("", ""), *groups]):
         of_it = [one for one in found if group in (("", ""), cells[one.problem])]
-        about = {"skill": group[0], "part": group[1], "setting": setting}
+        about: dict[str, Any] = {"skill": group[0], "part": group[1], "setting": setting}
         for term in ("selection", "reshaping", "gain", "price"):
             values = np.array([getattr(one, term) for one in of_it])
             rows.append(row(f"{term} bits", _mean(values[np.isfinite(values)], seed), **about))

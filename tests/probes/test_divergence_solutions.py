@@ -9,7 +9,7 @@ import torch
 from scipy.stats import entropy
 
 from probes.divergence import Solved, bits, coin_kl, solutions, token_logprobs
-from probes.divergence.solutions import chain_words, countdown_words
+from probes.divergence.grammar import chain_words, countdown_words
 from probes.models import Model, encode, new_llama, new_tokenizer
 from probes.records import Refusal
 from probes.tasks import END, load_task
@@ -21,16 +21,16 @@ TINY = {
     "modulus": 2,
     "seed": 1,
     "common": ["a"],
-    "functions": {"a": 2},
+    "functions": {"a": 8},
     "skills": {"a": [1, 1]},
-    "problems": {"depth": [1, 1], "budget": [0, 12], "splits": {"test": 1}},
+    "problems": {"depth": [1, 1], "budget": [0, 12], "splits": {"tune": 1, "select": 1, "test": 2}},
     "prompt": {"question": "Q", "key": "KEY", "drill": "INV"},
 }
 
 
 @pytest.fixture(scope="module")
 def tiny():
-    """A task of two functions on two values, and two random models of it."""
+    """A task of a few functions on two values, and two random models of it."""
     task = load_chain("tiny", TINY)
     return task, *(model(task, seed) for seed in (0, 1))
 

@@ -7,6 +7,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from probes.plots import divergence as drawn
+from probes.plots import token_strip
 from probes.plots.divergence import DIVERGENCE
 from probes.records import Measurement
 
@@ -80,7 +81,8 @@ def test_a_figure_is_written_twice_and_the_same_rows_give_the_same_bytes(name, f
 @pytest.mark.parametrize("name", DIVERGENCE)
 def test_a_figure_without_its_rows_says_so(name, frame, tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr(drawn, "absent", lambda axes, *_: said.append(axes))
+    for module in (drawn, token_strip):
+        monkeypatch.setattr(module, "absent", lambda axes, *_: said.append(axes))
     DIVERGENCE[name](frame.iloc[:0], tmp_path / name)
     assert said
 
