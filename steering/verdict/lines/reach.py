@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
-from probes.boundary.rows import SHUFFLED
 from probes.records import Measurement
 from steering.verdict.lines.line import Line, sign
 from steering.verdict.rules import SkillVerdict, pick, said
+
+SHUFFLED = "shuffled labels"
+"""As `probes.boundary.rows` names it; importing it would load scipy for `whenhow --help`."""
 
 CERTAIN = 0.975
 """Share of the resamples from which on a crossing, or none, counts as shown."""
