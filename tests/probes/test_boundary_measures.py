@@ -221,6 +221,9 @@ def test_pass_at_k_is_an_integral_of_cover():
 def test_the_difference_of_covers_is_paired_and_signed():
     base, tuned = measured([2, 4, 6] * 8), measured([12, 12, 6] * 8)
     change = compare_cover(base, tuned[::-1], (0.5,))[0].estimate
+    assert change == compare_cover(base, tuned, (0.5,))[0].estimate
+    with pytest.raises(Refusal, match="different problems"):
+        compare_cover(base, tuned[1:], (0.5,))
     assert change.value == pytest.approx(2 / 3)
     assert change.excludes(0)
 
