@@ -7,7 +7,6 @@ the first column. What is read of its values is compared once with what is read 
 """
 
 import tempfile
-import time
 from pathlib import Path
 
 import torch
@@ -58,7 +57,6 @@ def run(small: bool = False) -> Line:
             unit="positions/s",
             against="TransformerLens run_with_cache with a filter of names, to the same files",
             rounds=1 if small else 11,
-            clock=time.perf_counter,
         )
 
 
