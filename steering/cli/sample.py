@@ -6,6 +6,7 @@ anew, when it lies in ``rollouts/`` beside the tuned model.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,8 @@ class Sample:
     """A task that ships, or the path of a TOML file of your own."""
     split: str = "test"
     """Which problems: of "tune", "select" or "test"."""
-    problems: int = 30
-    """Problems of each skill and part."""
+    problems: int = 60
+    """Problems of each skill and part; so many as the verdict asks."""
     samples: int = 32
     """Answers to each: the largest k that pass@k can be reported for."""
     first_sample: int = 0
@@ -32,29 +33,29 @@ class Sample:
     """Sample from the likeliest tokens of this mass."""
     seed: int = 0
     """With problem and index it fixes the random numbers of an answer."""
+    device: str = "cpu"
+    """Such as "cuda"."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of weights and activations."""
 
     resume = "the same command goes on with the first shard of answers that was not finished."
 
     def run(self) -> str:
         """Sample; the path of the file."""
-        from dataclasses import replace
-
         from probes.generate import Decoding
         from probes.records import content_hash
+        from probes.tasks import load_task
         from steering.cli.progress import bar
         from steering.shards import sample_shards
-        from steering.verdict.context import Context
-        from steering.verdict.settings import VerdictSettings
+        from steering.verdict.context import cells_of, load_on, problems_of
         from steering.verdict.stages import rollouts
 
-        settings = VerdictSettings(self.model, self.model, self.task, self.out, seed=self.seed)
-        settings = replace(settings, problems=self.problems, samples=self.samples)
-        context = Context(settings)
-        asked = context.problems(self.split, self.problems)
+        model, task = load_on(self.model, self.device, self.dtype), load_task(self.task)
+        asked = problems_of(task, cells_of(task), self.split, self.problems)
         with bar("answers", len(asked) * self.samples) as advance:
             shards = sample_shards(
-                context.model("base"),
-                context.task,
+                model,
+                task,
                 asked,
                 self.out.with_name(f".{self.out.name}.unfinished"),
                 samples=self.samples,
@@ -64,9 +65,15 @@ class Sample:
                 batch=rollouts.BATCH,
                 progress=advance,
             )
-        about = rollouts.identity(context, "base")
-        about |= {"problems": content_hash([p.id for p in asked]), "first": self.first_sample}
-        about |= {"temperature": self.temperature}
+        about = rollouts.identified(
+            model,
+            task,
+            asked,
+            samples=self.samples,
+            first=self.first_sample,
+            seed=self.seed,
+            temperature=self.temperature,
+        )
         if self.top_p < 1:
             about |= {"top_p": self.top_p}
         identity = content_hash(about)
