@@ -6,19 +6,14 @@ from probes.records import Measurement
 from steering.evaluate import Judged, save_judged
 from steering.routing import CELLS, CONTROLS, cross, pooled, when_or_how
 from steering.verdict.context import Context
+from steering.verdict.running import Progress
 from steering.verdict.stages.rollouts import BATCH
 
 
 def run(context: Context, tick: Any) -> list[Measurement]:
     """The four cells, their controls and the three numbers, by skill and half, and over skills."""
     settings = context.settings
-    total, done = len(context.test) * settings.crossed_samples * len((*CELLS[1:3], *CONTROLS)), 0
-
-    def progress(count: int) -> None:
-        nonlocal done
-        done += count
-        tick(done, total)
-
+    total = len(context.test) * settings.crossed_samples * len((*CELLS[1:3], *CONTROLS))
     judged = cross(
         *context.pair,
         context.task,
@@ -27,7 +22,7 @@ def run(context: Context, tick: Any) -> list[Measurement]:
         seed=settings.seed,
         plain=(context.rollouts("base"), context.rollouts("tuned")),
         batch=BATCH,
-        progress=progress,
+        progress=Progress(tick, total),
     )
     crossed = [s for s in {r.setting for r in judged.rollouts} if s not in (CELLS[0], CELLS[3])]
     pairs = zip(judged.rollouts, judged.graded, strict=True)
