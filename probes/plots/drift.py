@@ -209,7 +209,7 @@ def lens(frame: pd.DataFrame, stem: Path, *, texts: str) -> list[Path]:
     sites = _sites(rows)
     copies = sorted(set(rows.model) - {"tuned - base"})
     colours = dict(zip(copies, MANY, strict=False))
-    width, height = max(4.0, 0.6 + 1.9 * len(kinds)), 0.8 + 1.6 * len(sites)
+    width, height = max(4.0, 0.6 + 1.8 * len(kinds)), 0.9 + 1.45 * len(sites)
     with page(stem, len(sites), len(kinds), width=width, height=height, sharex="row") as (
         figure,
         axs,
