@@ -61,9 +61,7 @@ def read(path: str | Path) -> dict[int, Float[np.ndarray, " d"]]:
         kind = reader.fields["general.architecture"].contents()
         found = {t.name: np.array(t.data) for t in reader.tensors}
     except (ValueError, KeyError, IndexError, OSError) as error:
-        raise Refusal(
-            f"{path} is no readable GGUF file (damaged or cut short): {error}"
-        ) from None
+        raise Refusal(f"{path} is no readable GGUF file (damaged or cut short): {error}") from None
     if kind != ARCHITECTURE:
         raise Refusal(f"{path} holds a model or an adapter ({kind!r}), not a control vector.")
     layers = {}
