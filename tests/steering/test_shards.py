@@ -75,6 +75,17 @@ def test_shards_hold_the_answers_that_one_batch_gives(whole, model, task, proble
     assert len(whole.paths) == 3
 
 
+def test_a_problem_may_fill_several_shards(whole, model, task, problems, tmp_path):
+    split = sample_shards(model, task, problems, tmp_path / "s", samples=3, seed=4, size=2)
+    assert len(split.paths) == 10
+    for found, name in ((split, "split"), (whole, "whole")):
+        found.merge(tmp_path / f"{name}.parquet")
+    one, other = (load_judged(tmp_path / f"{name}.parquet")[0] for name in ("split", "whole"))
+    assert [(r.sample, r.tokens) for r in one.rollouts] == [
+        (r.sample, r.tokens) for r in other.rollouts
+    ]
+
+
 @pytest.mark.parametrize("at", [1, 2, 3])
 def test_an_interrupted_run_ends_bit_for_bit_as_one_that_was_not(
     whole, model, task, problems, tmp_path, monkeypatch, at
