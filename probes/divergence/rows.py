@@ -128,18 +128,14 @@ def typical(parted: Sequence[Parted]) -> Parted:
 def strip_rows(one: Parted, problem: Problem, names: Names, texts: str) -> list[Measurement]:
     """One text, a row a token both ways: `x` counts its tokens, the prompt's below 0."""
     setting, rows = f"{texts}'s texts", []
-    prompt = problem.prompt.split()
+    prompt, nan = problem.prompt.split(), float("nan")
     for x, word in enumerate(prompt, -len(prompt)):
-        rows.append(point("token", float("nan"), 1, setting=setting, x=float(x), note=word))
+        about: dict[str, Any] = {"model": ways(names)[0], "setting": setting, "x": float(x)}
+        rows.append(point("token", nan, 1, note=word, **about))
     for way, model in enumerate(ways(names)):
         for x, (word, place) in enumerate(zip(one.words, one.places, strict=True)):
             kind = place if one.decides[x] else ""
-            about: dict[str, Any] = {
-                "model": model,
-                "setting": setting,
-                "kind": kind,
-                "x": float(x),
-            }
+            about = {"model": model, "setting": setting, "kind": kind, "x": float(x)}
             rows.append(point("token", float(one.of.kl[way, x]), 1, note=word, **about))
     return rows
 

@@ -22,7 +22,7 @@ LINE = 20
 
 def token_strip(frame: pd.DataFrame, stem: Path) -> list[Path]:
     """One text of each writer, its tokens coloured by KL; tokens that decide are underlined."""
-    rows = pick(frame, measure="token")
+    rows = pick(frame, measure="token", model=list(WAYS))
     panels = [pick(rows, setting=texts) for texts in TEXTS]
     lines = [_lines(of_it) for of_it in panels]
     height = 1.2 + 0.45 * (lines[0] + lines[1])
@@ -44,13 +44,13 @@ def token_strip(frame: pd.DataFrame, stem: Path) -> list[Path]:
 
 def _lines(rows: pd.DataFrame) -> int:
     """Rows of tokens that a strip needs: the prompt's, and the text's both ways."""
-    text = pick(rows, model="base || tuned")
-    return 1 + 2 * max(1, -(-len(text) // LINE))
+    length = int(((rows.model == "base || tuned") & (rows.x >= 0)).sum())
+    return 1 + 2 * max(1, -(-length // LINE))
 
 
 def _strip(axes: Axes, rows: pd.DataFrame, scale: Normalize) -> None:
     """The prompt, then the text line by line, each line once for each way."""
-    prompt = where(rows, rows.model == "").sort_values("x")
+    prompt, rows = where(rows, rows.x < 0).sort_values("x"), where(rows, rows.x >= 0)
     for column, (_, token) in enumerate(prompt.iterrows()):
         _token(axes, float(column), 0.0, token.note, "white", decides=False, colour=NULL)
     ways = [pick(rows, model=way).sort_values("x") for way in WAYS]

@@ -146,6 +146,8 @@ def test_ranks_count_the_likelier_tokens():
     assert found.rank.tolist() == [[0, 2], [3, 1]]
     assert found.top.tolist() == [[3, 3], [3, 3]]
     assert found.logprob[0, 0] == pytest.approx(math.log(special.softmax([3, 2, 1, 0])[0]))
+    q = torch.tensor([[0.0, 3.0, 2.0, 1.0]])  # finds p's first last; p finds its first second
+    assert compare(p[:1], q, torch.tensor([0])).top.tolist() == [[3], [1]]
     assert compare(p, p, torch.tensor([0, 2])).top.tolist() == [[0, 0], [0, 0]]
 
 
@@ -252,9 +254,10 @@ def test_the_kl_of_all_places_is_the_kl_of_the_texts(task, along):
 
 def made(problem, kl_values, at, top=None, rank=None):
     """A rollout with these numbers at these places."""
+    """`top` holds the ranks that the second gives to the first's likeliest tokens."""
     table = np.array([kl_values, np.zeros(len(at))], dtype=float)
     none = np.zeros((2, len(at)), dtype=int)
-    given = none if top is None else np.array([top, top])
+    given = none if top is None else np.array([top, np.zeros_like(top)])
     ranks = none if rank is None else np.array([rank, rank])
     decides = tuple(p == "check" for p in at)
     of = Compared(table, table * np.array(decides) / 2, none.astype(float), ranks, given)
@@ -286,7 +289,8 @@ def test_the_first_parting_and_the_ranks_are_counted_by_hand():
     assert [parted_by(parted, n).value for n in (1, 2, 3)] == [0, 0.5, 1]
     shares = [rank_share(parted, r, of=0).value for r in RANKS]
     assert shares == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0])
-    assert rank_share(parted, "5+", of=0, top=True).value == pytest.approx(1 / 3)
+    assert rank_share(parted, "5+", of=1, top=True).value == pytest.approx(1 / 3)
+    assert rank_share(parted, "0", of=0, top=True).value == 1
     assert rank_share(parted, "1", of=1, place="value").value == 1
 
 

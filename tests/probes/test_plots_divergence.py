@@ -23,7 +23,9 @@ def texts():
     rows = []
     for setting in TEXTS:
         for i, word in enumerate("Q 9 b1 >".split(), -4):  # noqa: SIM905
-            rows.append(row("token", float("nan"), x=float(i), setting=setting, note=word))
+            for model in ("base || tuned", "tuned || null"):  # another pair's strip is not ours
+                about = {"x": float(i), "setting": setting, "note": word}
+                rows.append(row("token", float("nan"), model=model, **about))
         for model in ("base || tuned", "tuned || base"):
             for i, word in enumerate(("b1", "=", "18", ";", "ans", "18", "END")):
                 kind = {0: "jump", 3: "check"}.get(i, "")

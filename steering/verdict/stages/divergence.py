@@ -14,6 +14,7 @@ from probes.divergence import (
     kl_rows,
     perplexity_rows,
     score,
+    seen,
     shuffled,
     strip_rows,
     text_rows,
@@ -62,7 +63,9 @@ def texts(
         one = typical(parted)
         rows += strip_rows(one, by_id[one.problem], names, writer)
         null = shuffled(parted, seed=seed)
-        rows += kl_rows(null, names, f"{writer}'s texts, shuffled places", seed=seed)
+        places = [*COARSE, *(p for p in seen(parted) if p != "word")]  # no word has a place there
+        setting = f"{writer}'s texts, shuffled places"
+        rows += kl_rows(null, names, setting, places=places, seed=seed)
     return rows
 
 
