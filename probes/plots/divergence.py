@@ -145,8 +145,8 @@ DIVERGENCE = {
 
 
 def _places(rows: pd.DataFrame) -> list[str]:
-    """Decision and execution, then places by how far the models part there, the rarest left out."""
-    order = pick(rows, model="base || tuned").dropna(subset=["value"])
+    """Decision and execution, then places by how far the models part there."""
+    order = pick(rows, model="base || tuned", setting=list(TEXTS)).dropna(subset=["value"])
     first = [p for p in ("decision", "execution") if p in set(order.kind)]
     most = order.groupby("kind").value.max().sort_values(ascending=False)
     return [*first, *(p for p in most.index if p not in (*first, "", "other"))]
