@@ -104,18 +104,32 @@ def cell(marked: Iterable[Marked], options: Mapping[str, Mapping[str, Sequence[s
     return "+".join(kind for kind in options if kind in used) or "none"
 
 
-def shares(marked: Sequence[Marked], *, seed: int = 0) -> list[Share]:
+def shares(
+    marked: Sequence[Marked],
+    options: Mapping[str, Iterable[str]] | None = None,
+    *,
+    seed: int = 0,
+) -> list[Share]:
     """Share of each option among the decisions of its kind, with intervals over problems.
 
     Problems in which a kind never came up say nothing about it and are left out of its interval.
+
+    Args:
+        marked: the decisions.
+        options: `task.decision_kinds`, so that an option that was never taken has a share too (0,
+            with what so many decisions can miss); without them it is not known of.
+        seed: of the resamples.
     """
     found = []
-    for kind, choice in unique((one.kind, one.choice) for one in marked):
+    pairs = [(one.kind, one.choice) for one in marked]
+    came = {kind for kind, _ in pairs}
+    pairs += [(kind, choice) for kind in came & set(options or ()) for choice in options[kind]]  # type: ignore[index]
+    for kind, choice in unique(pairs):
         asked, chosen = _tally(marked, kind, choice)
         problems = list(asked)
         estimate = _share(*_columns(problems, chosen, asked), seed)
         found.append(Share(kind, choice, sum(asked.values()), estimate))
-    return sorted(found, key=lambda share: share.kind)
+    return sorted(found, key=lambda share: (share.kind, share.choice))
 
 
 def shifts(before: Sequence[Marked], after: Sequence[Marked], *, seed: int = 0) -> list[Shift]:

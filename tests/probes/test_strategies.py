@@ -105,6 +105,16 @@ def test_an_option_that_is_never_taken_is_bounded_not_known():
     assert found.low == pytest.approx(0.025 ** (1 / 100))
 
 
+def test_an_option_that_was_never_seen_has_a_share_where_the_task_knows_of_it():
+    never = rows([0.0] * 100)  # all "no"
+    kind = never[0].kind
+    assert [f.choice for f in shares(never)] == ["no"]
+    found = one(shares(never, {kind: ("yes", "no"), "other": ("yes",)}), choice="yes")
+    assert found.estimate.value == 0
+    assert found.estimate.high == pytest.approx(1 - 0.025 ** (1 / 100))
+    assert found.decisions == 800
+
+
 def test_problems_without_the_decision_are_left_out():
     marked = [*rows([0.5] * 40), *rows([0.5] * 90, kind="jump")]
     assert one(shares(marked)).estimate.n == 40

@@ -71,10 +71,12 @@ def _deployed(skills: Sequence[SkillVerdict]) -> list[str]:
     found = [s for s in skills if s.label == "deployed"]
     if not found:
         return []
+    halves = {s.skill for s in found if s.decisive.part == UNTOUCHED}
     masses = "; ".join(
-        f"{s.skill or 'all'} {said(s.decisive.base)} to {said(s.decisive.tuned)}" for s in found
+        f"{s.skill or 'all'} {said(s.decisive.base)} to {said(s.decisive.tuned)}"
+        + (", undivided" if halves and s.skill not in halves else "")
+        for s in found
     )
-    halves = any(s.decisive.part == UNTOUCHED for s in found)
     where = " on entries that tuning never met" if halves else ""
     return [
         f"It deployed {_names(found)}: the base already wrote valid traces above the limit of "

@@ -49,7 +49,8 @@ def by_skill(
 ) -> list[Measurement]:
     """How often each strategy is used, by skill."""
     skill_of = {p.id: p.skill for p in judged.problems}
-    yes = {kind: next(iter(options)) for kind, options in context.task.decision_kinds.items()}
+    options = context.task.decision_kinds
+    yes = {kind: next(iter(of_it)) for kind, of_it in options.items()}
     rows = []
     for skill in context.task.skills:
         for which in MODELS:
@@ -63,7 +64,7 @@ def by_skill(
                     kind=share.kind,
                     setting=share.choice,
                 )
-                for share in shares(of_it, seed=context.settings.seed)
+                for share in shares(of_it, options, seed=context.settings.seed)
                 if share.choice == yes[share.kind]
             ]
     return rows

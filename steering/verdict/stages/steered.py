@@ -273,7 +273,7 @@ def of_arm(context: Context, judged: Judged, kind: str, about: dict[str, Any]) -
     marked = mark(task, judged.problems, judged.rollouts)
     yes = {k: next(iter(options)) for k, options in task.decision_kinds.items()}
     rows = []
-    for found in shares(marked, seed=seed):
+    for found in shares(marked, task.decision_kinds, seed=seed):
         if found.choice == yes[found.kind]:
             own = found.kind == kind
             rows.append(
