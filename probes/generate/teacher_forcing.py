@@ -94,6 +94,7 @@ def _run(
     for observer in taps.observers:
         observer.seat(range(len(rows)), requests, len(rows))
     logits = None
-    with torch.set_grad_enabled(gradients), taps.on(now):
+    inference = torch.inference_mode(not gradients)
+    with inference, torch.set_grad_enabled(gradients), taps.on(now):
         logits = masks.run(tokens, now, masks.fresh(now))
     return Replayed(rows, logits, now)

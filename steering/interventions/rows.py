@@ -163,7 +163,8 @@ class Tally:
         for request, count in zip(self.requests, fired.sum(0).tolist(), strict=True):
             if count and request is not None:
                 edited[request.setting] += count
-        self.fired.zero_()
+        with torch.inference_mode(self.fired.is_inference()):  # where `generate` made it
+            self.fired.zero_()
         self.expected[:] = 0
         return edited
 

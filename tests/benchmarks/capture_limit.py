@@ -22,7 +22,7 @@ def run(small: bool = False) -> Line:
     count = sum(len(text.tokens) for text in found)
     padded = [ids for _, ids in batches(found)]
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def bare() -> int:
         for ids in padded:
             base().net.model(ids, use_cache=False)

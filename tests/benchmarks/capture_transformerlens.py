@@ -25,7 +25,7 @@ def run(small: bool = False) -> Line:
     padded = batches(found)
     lens = bridge(base())
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def by_transformer_lens(folder: Path) -> int:
         with open_writer(base(), SITES, folder) as writer:
             for rows, ids in padded:

@@ -38,7 +38,7 @@ def run(small: bool = False) -> Line:
     )
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def bare(steps: int, rows: int, width: int) -> int:
     """Forward passes of `rows` tokens until `steps` row-steps are done, each reading `width`."""
     model = base()
