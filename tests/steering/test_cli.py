@@ -15,6 +15,7 @@ from steering import cli
 from steering.cli.train import TrainBase
 
 ROOT = Path(__file__).resolve().parents[2]
+MEASURING = ("verdict", "boundary", "divergence", "drift", "sample", "calibrate")
 BASE = """
 extends = "chain-base"
 [model]
@@ -79,12 +80,12 @@ def test_help_names_every_verb_and_loads_no_torch():
     )
     ran = subprocess.run([sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
-    assert all(f"• {verb} " in ran.stdout for verb in ("verdict", "train", "sample", "calibrate"))
+    assert all(f"• {verb} " in ran.stdout for verb in ("train", *MEASURING))
     assert ran.stdout.rstrip().endswith("[]")
 
 
 @pytest.mark.parametrize(
-    "verb", [("verdict",), ("train", "base"), ("train", "rl"), ("sample",), ("calibrate",)]
+    "verb", [("train", "base"), ("train", "rl"), *((verb,) for verb in MEASURING)]
 )
 def test_every_flag_of_every_verb_is_explained(verb, capsys):
     assert run(*verb, "--help") == 0
