@@ -168,7 +168,7 @@ def score(
         task=task,
         out=out / copy.name,
         tuning_rollouts=copy.tuning_rollouts,
-        skip=("directions", "strategies", "crossing", "sharpening"),
+        skip=("directions", "strategies", "crossing", "sharpening", "divergence"),
     )
     said = {s.skill: s.label for s in verdict(settings, progress=False).conclusion.skills}
     regimes = dict(copy.regimes)
