@@ -114,7 +114,8 @@ class Writer:
             assert len(values[site]) == len(rows), f"{len(values[site])} values, {len(rows)} rows"
             if site not in self._values:
                 shape = (self.shard_rows, values[site].shape[1])
-                self._values[site] = torch.empty(shape, dtype=self.dtype)
+                with torch.inference_mode(False):  # it is written to within a pass and after it
+                    self._values[site] = torch.empty(shape, dtype=self.dtype)
         done = 0
         while done < len(rows):
             held = len(self._rows)

@@ -64,6 +64,17 @@ def test_captured_values_are_hugging_faces_hidden_states_padded_or_not(model, te
                 torch.testing.assert_close(ours, theirs[0], atol=2e-6, rtol=1e-5)
 
 
+def test_what_is_flushed_within_a_pass_and_after_it_is_the_same(
+    model, texts, tmp_path, monkeypatch
+):
+    site = "blocks.1.hook_resid_post"
+    whole = capture(model, [site], texts, tmp_path / "whole", batch=2)
+    monkeypatch.setattr("probes.capture.observer.HELD", 3)  # so that most of it is flushed early
+    pieces = capture(model, [site], texts, tmp_path / "pieces", batch=2)
+    assert np.array_equal(whole.numpy(site), pieces.numpy(site))
+    assert whole.index.drop(columns="shard").equals(pieces.index.drop(columns="shard"))
+
+
 def test_captured_values_are_the_bridges_at_all_four_sites(model, texts, tmp_path):
     store = capture(model, ALL_SITES, texts, tmp_path / "s", batch=3)
     lens = bridge(model)
