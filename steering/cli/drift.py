@@ -70,6 +70,14 @@ class Drift:
                 f"problems {self.problems} (at least 2: intervals resample problems), texts "
                 f"{self.texts}, rows {self.rows} and rank {self.rank} (at least 1)."
             )
+        names = [Path(source).name for source in self.nulls]
+        for name, source in zip(names, self.nulls, strict=True):
+            if name in ("", "base", "tuned") or names.count(name) > 1:
+                raise Refusal(
+                    f"null {source} would be called {name!r} in tables and figures, after its "
+                    f"folder: each null needs a name of its own, and base and tuned are the "
+                    f"pair's. Rename the folder, or give another."
+                )
 
     @property
     def nulls(self) -> tuple[str, ...]:

@@ -81,3 +81,11 @@ def test_what_can_never_work_is_refused(flag, tmp_path, capsys):
     assert run("drift", flag, 0, "--out", tmp_path / "d") == 2
     assert "at least" in capsys.readouterr().err
     assert not (tmp_path / "d").exists()
+
+
+@pytest.mark.parametrize("nulls", [("a/tuned",), ("a/base",), ("a/seed", "b/seed/"), (".",)])
+def test_a_null_whose_name_is_taken_is_refused(nulls, tmp_path, capsys):
+    """It would stand in the place of the model of this name, and be measured as that."""
+    assert run("drift", "--null", *nulls, "--out", tmp_path / "d") == 2
+    assert "Rename the folder" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "d").exists()
