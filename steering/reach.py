@@ -36,7 +36,7 @@ from probes.boundary.rows import (
     of_retest,
     seen,
 )
-from probes.records import Measurement, Problem, Refusal
+from probes.records import Measurement, Problem, Refusal, content_hash
 from steering.evaluate import groups
 from steering.shards import Shards, sample_shards
 from steering.verdict.context import MODELS, Context
@@ -69,6 +69,8 @@ class Reach:
     """Problems of "both" and of "neither" that are tested again, each."""
     seed: int = 0
     fresh: bool = False
+    device: str = "cpu"
+    dtype: str = "float32"
 
     def __post_init__(self) -> None:
         """Refuse what can never work."""
@@ -76,6 +78,10 @@ class Reach:
             raise Refusal(
                 f"{self.samples} samples and k = {self.k}: give 2..{AGAIN // 10} answers to each "
                 f"problem, and a k of at most as many (0 for a quarter of them)."
+            )
+        if self.others < 0:
+            raise Refusal(
+                f"others = {self.others}: how many problems are tested again is 0 or more."
             )
 
     @property
@@ -95,6 +101,8 @@ class Reach:
                 seed=self.seed,
                 problems=self.problems,
                 samples=self.samples,
+                device=self.device,
+                dtype=self.dtype,  # type: ignore[arg-type]
             )
         )
 
@@ -115,7 +123,9 @@ def reach(asked: Reach, advance: Advance | None = None) -> list[Measurement]:
     tested = {which: to_retest(base, tuned, which=which, others=asked.others) for which in WHICH}
     wanted = set().union(*tested.values())
     once_more = [p for p in problems if p.id in wanted]
-    tuned_again = sampled(asked, "tuned", "tuned-again", once_more, AGAIN, advance).counts()
+    # Which these are depends on `others`: another choice of them is another set of shards.
+    name = f"tuned-again-{content_hash([p.id for p in once_more])[:8]}"
+    tuned_again = sampled(asked, "tuned", name, once_more, AGAIN, advance).counts()
     drawn = Drawn(base, tuned, again, tuned_again, tested)
     cells = groups(problems)
     pooled = [] if len(cells) == 1 else [("", "")]

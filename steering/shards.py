@@ -26,6 +26,9 @@ from probes.records import Grade, Problem, Refusal, atomic_write, content_hash, 
 from probes.tasks import Task
 from steering.evaluate import Line, evaluate, save_judged
 
+VERSION = 1
+"""Raised whenever the same settings give other answers."""
+
 SIZE = 4096
 """Most answers in a shard: seconds of work on a small model, and the rows still fill batches."""
 
@@ -123,6 +126,8 @@ def sample_shards(
             f"model's folder. Save it and load it, or use evaluate."
         )
     about = {
+        "version": VERSION,
+        "dtype": str(model.dtype),
         "digest": model.digest,
         "task": content_hash(task.settings),
         "problems": content_hash([p.id for p in problems]),

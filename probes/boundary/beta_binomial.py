@@ -15,7 +15,8 @@ a beta with small `a` imitates a point mass: `zero` and `a` trade off along a ri
 alone is a property of the model. What the counts do tell is the mass *below a limit that n answers
 can see* (`below`, together: the point mass and the beta's share), 1 − 0.05^(1/n) or about 3/n
 (`probes.intervals.detection_limit`). Read `zero` beside `gain`, the log-likelihood that it adds to
-the plain beta: below 1.9 (χ² with one degree of freedom, on a boundary) none is called for.
+the plain beta: below 1.35 (half of χ² with one degree of freedom, since 0 is the boundary of what
+`zero` can be; 5% level) none is called for.
 
 `again` is where the model can fail: it says how many of the problems unsolved by n answers are
 solved by m more, which a re-test on fresh samples measures (`probes.boundary.solvable`).

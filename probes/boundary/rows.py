@@ -26,7 +26,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from probes.boundary.beta_binomial import estimates
+from probes.boundary.beta_binomial import estimates, fit_counts
 from probes.boundary.coverage import (
     TAUS,
     compare_cover,
@@ -154,10 +154,15 @@ def of_fit(
         resamples=resamples,
     )
     below, never = (_share(found[name]) for name in ("below limit", "never"))
+    gain = []
+    if any(getattr(one, which) for one in measured):
+        adds = fit_counts(measured, which=which).gain
+        gain = [point(f"zero gain {which}", adds, len(measured), **said)]
     return [
         row(f"below limit {which}", below, x=limit, note=NOT_IDENTIFIED, **said),
         row(f"never {which}", never, x=limit, note=NOT_IDENTIFIED, **said),
         row(f"solved later {which}", found["solved later"], x=float(n), setting="fit", **said),
+        *gain,
     ]
 
 
@@ -208,6 +213,7 @@ def _of_crossing(
     )
     return [
         point(f"crossing {which}", found.probability, found.n, x=most, note=ahead, **said),
+        point(f"ahead {which}", found.ahead, found.n, x=1.0, **said),
         place,
     ]
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from probes.boundary.solvable import KEPT_BY_LUCK
 from probes.plots.style import (
     COLOURS,
     DASHES,
@@ -131,7 +132,7 @@ def solvable(frame: pd.DataFrame, stem: Path) -> list[Path]:
             share.set_xlim(0, 1.05 * max(0.2, rows[rows.model.isin(_CELL_COLOURS)].high.max()))
             tested = pick(frame, measure="solvable again valid", model=cell, setting="")
             _bars(again, tested, groups, _CELL_COLOURS[cell], hollow=True)
-            again.axvline(_LUCK, color=NULL, ls=":", lw=1.3)
+            again.axvline(KEPT_BY_LUCK, color=NULL, ls=":", lw=1.3)
             again.set_xlim(-0.03, 1.03)
             again.set_title(f"{cell}\nagain, on fresh samples")
             again.set_xlabel("share of the cell")
@@ -144,10 +145,6 @@ def solvable(frame: pd.DataFrame, stem: Path) -> list[Path]:
         entries += [("most that equal models keep", {"color": NULL, "ls": ":"})]
         key(figure, entries)
     return written(stem)
-
-
-_LUCK = 0.25
-"""`probes.boundary.solvable.KEPT_BY_LUCK`: what equal models keep of an exclusive cell at most."""
 
 
 def cover(frame: pd.DataFrame, stem: Path) -> list[Path]:

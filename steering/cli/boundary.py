@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from steering.cli.verdict import SHIPPED
 
@@ -35,6 +35,10 @@ class Boundary:
     """Problems of both and of neither to test again, each, beside all that one alone solved."""
     seed: int = 0
     """Everything random follows from it."""
+    device: str = "cpu"
+    """Such as "cuda"."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of weights and activations."""
     fresh: bool = False
     """Sample anew, even where recorded answers of this pair lie beside the tuned model."""
     json: bool = False
@@ -50,6 +54,7 @@ class Boundary:
 
         from probes.plots.boundary import BOUNDARY
         from probes.records import Measurement, write_json, write_table
+        from steering.cli.listed import finite
         from steering.cli.progress import console
         from steering.reach import Reach, reach
 
@@ -64,6 +69,8 @@ class Boundary:
             self.others,
             self.seed,
             self.fresh,
+            self.device,
+            self.dtype,
         )
         with bars() as advance:
             rows = reach(asked, advance)
@@ -97,14 +104,6 @@ def bars() -> Iterator[Callable[[str, int, int], None]]:
         yield advance
 
 
-def finite(row: dict[str, Any]) -> dict[str, Any]:
-    """A row for JSON, which has neither NaN nor infinity: what is not there is null."""
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in row.items()
-    }
-
-
 def shown(rows: list, title: str, k: int) -> Any:
     """Two tables of valid answers: all problems with every null, and a line a skill and half."""
     from rich.console import Group
@@ -125,6 +124,8 @@ def shown(rows: list, title: str, k: int) -> Any:
 
 def lines(rows: list, k: int) -> list[tuple[str, str, dict]]:
     """Label, measure and columns of each line of the first table."""
+    from probes.boundary.solvable import EXCLUSIVE, KEPT_BY_LUCK
+
     most = max(r.x for r in rows if r.measure == "valid@k")
     pair = {"model": "tuned - base"}
     found: list[tuple[str, str, dict]] = [
@@ -132,10 +133,12 @@ def lines(rows: list, k: int) -> list[tuple[str, str, dict]]:
         for x in sorted({1, k, most})
     ]
     found.append((f"P(cross by k = {most:g})", "crossing valid", {}))
+    found.append(("  tuned leads at k = 1", "ahead valid", {}))
     found.append(("crossing at k", "crossing k valid", {}))
     for cell in ("both", "base only", "tuned only", "neither"):
         found.append((f"solved by {cell}", "solvable valid", {"model": cell}))
-        found.append(("  again on fresh samples", "solvable again valid", {"model": cell}))
+        bound = f" (equal models: {KEPT_BY_LUCK:g} at most)" if cell in EXCLUSIVE else ""
+        found.append((f"  again{bound}", "solvable again valid", {"model": cell}))
     found += [
         (f"cover@{tau:g}, {model}", "cover valid", {"model": model, "x": tau})
         for tau in (0.1, 0.5, 0.9)
@@ -145,6 +148,7 @@ def lines(rows: list, k: int) -> list[tuple[str, str, dict]]:
     for model in ("base", "tuned"):
         found.append((f"rate below the limit, {model}", "below limit valid", {"model": model}))
         found.append(("  at exactly 0: not identified", "never valid", {"model": model}))
+        found.append(("  log-likelihood that it adds", "zero gain valid", {"model": model}))
     found.append(("base's unsolved, solved later", "solved later valid", {"setting": ""}))
     return [*found, ("  as one fit to all says", "solved later valid", {"setting": "fit"})]
 

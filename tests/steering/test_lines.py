@@ -116,6 +116,46 @@ def test_a_reach_that_is_not_shown_to_change_says_what_would_have_been_found():
     assert only(change).speaks == "no change of reach shown (detectable: 0.071)"
 
 
+@pytest.mark.parametrize(
+    ("ahead", "crosses", "speaks"),
+    [
+        (1.0, 0.0, "the base does not overtake"),
+        (1.0, 0.99, "the base overtakes"),
+        (1.0, 0.4, "open"),
+        (0.0, 0.0, "no lead to lose"),
+        (0.5, 0.0, "open"),
+    ],
+)
+def test_only_a_lead_can_be_lost(ahead, crosses, speaks):
+    rows = [row("crossing valid", crosses, x=32.0), row("ahead valid", ahead, x=1.0)]
+    assert only(*rows).speaks == speaks
+
+
+@pytest.mark.parametrize(
+    ("below", "speaks"),
+    [
+        ((1.0, 0.94, 1.0), "seldom or never: not told apart"),
+        ((0.02, 0.0, 0.1), "most problems are solved in time"),
+        ((0.5, 0.3, 0.7), "open"),
+    ],
+)
+def test_what_the_base_would_never_solve_depends_on_the_mass_below_the_limit(below, speaks):
+    where = {"skill": "z", "part": "touched"}
+    rows = [
+        row("guess rate", 0.03, 0.03, 0.03, **where),
+        row("valid@k", 0.005, 0.002, 0.01, model="base", x=1.0, **where),
+        row("valid@k", 0.6, 0.5, 0.7, model="tuned", x=1.0, **where),
+        row("valid@k", 0.595, 0.5, 0.69, model="tuned - base", x=1.0, **where),
+        row("below limit valid", *below, model="base", x=0.09, **where),
+        row("never valid", 0.2, 0.0, 0.4, model="base", x=0.09, **where),
+        row("zero gain valid", 0.3, model="base", **where),
+    ]
+    found = table(rows, conclude(rows, Thresholds()))
+    (line,) = [one for one in found if one.question == "Would the base ever solve it?"]
+    assert line.speaks == speaks
+    assert "adding 0.3" in line.control
+
+
 def test_a_direction_is_deployable_in_the_model_whose_rate_it_moves():
     about = {"kind": "double", "setting": "direction"}
     cells = [

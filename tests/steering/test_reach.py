@@ -105,13 +105,29 @@ def test_a_model_against_itself_has_no_difference_in_truth(asked, tmp_path):
     drawn = {p.name: samples(p) for p in (tmp_path / "null" / "samples").iterdir()}
     indices = {name: {r.sample for r in found} for name, found in drawn.items()}
     assert not indices["base"] & indices["tuned"]
-    assert not indices["base-again"] & indices.get("tuned-again", set())
+    assert not indices["base-again"] & set().union(
+        *(found for name, found in indices.items() if name.startswith("tuned-again"))
+    )
     (change,) = [
         r
         for r in rows
         if (r.measure, r.model, r.x, r.skill, r.setting) == ("pass@k", "tuned - base", 1.0, "", "")
     ]
     assert change.low <= 0 <= change.high
+
+
+def test_another_choice_of_what_is_tested_again_needs_no_other_folder(asked, rows):
+    fewer = reach(replace(asked, others=0))
+    kept = {(r.measure, r.model, r.skill, r.part, r.setting, r.x): r.value for r in fewer}
+    for r in rows:
+        if not r.measure.startswith("solvable again"):
+            key = (r.measure, r.model, r.skill, r.part, r.setting, r.x)
+            assert kept[key] == pytest.approx(r.value, nan_ok=True)
+
+
+def test_a_negative_number_of_problems_is_refused(asked):
+    with pytest.raises(Refusal, match="others = -1"):
+        replace(asked, others=-1)
 
 
 def test_other_settings_do_not_mix_with_the_samples_that_are_there(asked, rows):

@@ -183,6 +183,14 @@ def test_shards_of_another_run_are_neither_mixed_in_nor_overwritten(
         sample_shards(unsaved, *args[1:], samples=1)
 
 
+def test_shards_in_another_precision_are_those_of_another_run(task, model, problems, tmp_path):
+    sample_shards(model, task, problems, tmp_path / "s", samples=1)
+    narrow = load(Path(model.name), dtype=torch.bfloat16)
+    assert narrow.digest == model.digest
+    with pytest.raises(Refusal, match="shard of another run"):
+        sample_shards(narrow, task, problems, tmp_path / "s", samples=1)
+
+
 def test_removing_shards_leaves_what_else_is_in_the_folder(model, task, problems, tmp_path):
     found = sample_shards(model, task, problems, tmp_path / "s", samples=1, size=6)
     (tmp_path / "s" / "note").write_text("mine")

@@ -12,6 +12,9 @@ SHUFFLED = "shuffled labels"
 CERTAIN = 0.975
 """Share of the resamples from which on a crossing, or none, counts as shown."""
 
+HALF = 0.5
+"""Of the problems."""
+
 SOMETIMES = 0.5
 """The tau of the line on Cover@tau: solved in half of the answers or more."""
 
@@ -26,20 +29,26 @@ def unsolved(rows: Sequence[Measurement], skills: Sequence[SkillVerdict]) -> lis
     found = []
     for skill in skills:
         of_it, part = skill.skill, skill.decisive.part
-        below, never = (
+        below, never, gain = (
             pick(rows, f"{name} valid", skill=of_it, part=part, model="base")
-            for name in ("below limit", "never")
+            for name in ("below limit", "never", "zero gain")
         )
         if skill.label not in ("latent", "created", "not found") or not (below and never):
             continue
+        adds = f", adding {gain.value:.1f} to its log-likelihood" if gain else ""
+        speaks = "open"
+        if below.low > HALF:
+            speaks = "seldom or never: not told apart"
+        elif below.high < HALF:
+            speaks = "most problems are solved in time"
         found.append(
             Line(
                 "Would the base ever solve it?",
                 " ".join(filter(None, (of_it, part)))
                 + f", problems solved by less than {below.x:.3f} of its answers",
                 said(below),
-                f"never {said(never)}, by the fit",
-                "seldom or never: not told apart",
+                f"never {said(never)}, by the fit{adds}",
+                speaks,
             )
         )
     return found
@@ -47,17 +56,23 @@ def unsolved(rows: Sequence[Measurement], skills: Sequence[SkillVerdict]) -> lis
 
 def _crossing(rows: Sequence[Measurement]) -> list[Line]:
     found, null = (pick(rows, "crossing valid", setting=s) for s in ("", SHUFFLED))
-    place = pick(rows, "crossing k valid", setting="")
-    if not (found and place):
+    ahead = pick(rows, "ahead valid", setting="")
+    if not (found and ahead):
         return []
-    speaks = "the base overtakes" if found.value >= CERTAIN else "open"
-    speaks = "the base does not overtake" if found.value <= 1 - CERTAIN else speaks
+    speaks = "open"
+    if found.value >= CERTAIN:
+        speaks = "the base overtakes"
+    elif ahead.value <= 1 - CERTAIN:
+        speaks = "no lead to lose"
+    elif ahead.value >= CERTAIN and found.value <= 1 - CERTAIN:
+        speaks = "the base does not overtake"
     return [
         Line(
             "Does the boundary move?",
             f"chance that the base overtakes by k = {found.x:.0f}, valid",
             f"{found.value:.3f}",
-            f"shuffled labels {null.value:.3f}" if null else "",
+            f"tuned leads at k = 1: {ahead.value:.3f}"
+            + (f", shuffled labels {null.value:.3f}" if null else ""),
             speaks,
         )
     ]

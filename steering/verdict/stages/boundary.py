@@ -15,7 +15,7 @@ from steering.verdict.context import MODELS, Context
 
 TAUS = (0.1, 0.5, 0.9)
 """Of Cover@tau; `whenhow boundary` draws the whole curve."""
-FITS = 60
+FITS = 200
 """Resamples of a beta-binomial: each is a fit of milliseconds, and there are a dozen cells."""
 
 
