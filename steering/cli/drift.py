@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from steering.cli.verdict import SHIPPED
 
@@ -56,6 +56,10 @@ class Drift:
     """Dimension of the moved subspace."""
     seed: int = 0
     """Everything random follows from it."""
+    device: str = "cpu"
+    """Where the models are: cpu, cuda, cuda:1, mps."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of weights and activations."""
     json: bool = False
     """Print the numbers as JSON, in place of the path of their folder."""
 
@@ -94,7 +98,7 @@ class Drift:
 
         from probes.plots.drift import DRIFT
         from probes.records import Measurement, write_json, write_table
-        from steering.cli.boundary import finite
+        from steering.cli.listed import finite
         from steering.cli.progress import bar, console
 
         with bar("steps", 2 * STEPS) as advance:
@@ -122,7 +126,15 @@ def measure(asked: Drift, tick: Callable[[], Any]) -> "list[Measurement]":
     from steering.verdict.context import MODELS, Context
     from steering.verdict.settings import VerdictSettings
 
-    settings = VerdictSettings(asked.base, asked.tuned, asked.task, asked.out, seed=asked.seed)
+    settings = VerdictSettings(
+        asked.base,
+        asked.tuned,
+        asked.task,
+        asked.out,
+        seed=asked.seed,
+        device=asked.device,
+        dtype=asked.dtype,
+    )
     context = Context(settings)
     models: dict[str, Model] = dict(zip(MODELS, context.pair, strict=True))
     for source in asked.nulls:
@@ -144,7 +156,8 @@ def answered(asked: Drift, context: "Context", which: str) -> "Judged":
 
     problems = context.problems("test", asked.problems)
     ids, record = {p.id for p in problems}, rollouts.recorded(context, which)
-    if record is None or not ids <= {p.id for p in context.test}:
+    few = context.settings.samples < asked.texts
+    if record is None or few or not ids <= {p.id for p in context.test}:
         return evaluate(
             context.model(which),
             context.task,
@@ -219,8 +232,8 @@ def decided(
     from probes.capture import before_decisions
     from probes.drift import marks
     from probes.drift.rows import Marked
-    from probes.records import content_hash
     from probes.tasks import decisions
+    from steering.verdict.stages.directions import whole
 
     by_id = {p.id: p for p in judged.problems}
     found = [
@@ -234,9 +247,7 @@ def decided(
     marked = []
     for kind, options in context.task.decision_kinds.items():
         lines = np.flatnonzero((labels[:, 0] == kind) & (labels[:, 1] != "other"))
-        if len(lines) > MOST:  # whole problems, by a hash, so that every kind keeps the same ones
-            order = [content_hash(str(problem)) for problem in spots.problems[lines]]
-            lines = np.sort(lines[np.argsort(order, kind="stable")[:MOST]])
+        lines = lines[whole(spots.problems[lines], MOST)] if len(lines) else lines
         used = (labels[lines, 1] == next(iter(options))).astype(int)
         if len(lines):
             marked.append(Marked(kind, lines, used, spots.problems[lines]))

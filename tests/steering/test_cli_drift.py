@@ -1,15 +1,20 @@
 """`whenhow drift`: what it leaves behind, and what a model against itself must give."""
 
 import math
+from collections import Counter
 
+import numpy as np
 import pytest
 
+from probes.capture import from_rollouts
 from probes.models import new_llama, new_tokenizer, save
 from probes.plots.drift import DRIFT
 from probes.records import Measurement, read_table
 from probes.tasks import load_task
 from steering import cli
-from steering.cli.drift import NULLS, Drift, measure
+from steering.cli.drift import NULLS, Drift, answered, decided, measure
+from steering.verdict.context import Context
+from steering.verdict.settings import VerdictSettings
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +94,43 @@ def test_a_null_whose_name_is_taken_is_refused(nulls, tmp_path, capsys):
     assert run("drift", "--null", *nulls, "--out", tmp_path / "d") == 2
     assert "Rename the folder" in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "d").exists()
+
+
+def test_all_models_are_where_and_as_wide_as_asked(folders, tmp_path, monkeypatch):
+    from steering.verdict import context as verdict
+
+    def stop(*_):
+        raise InterruptedError
+
+    loaded, load_on = [], verdict.load_on
+    monkeypatch.setattr(verdict, "load_on", lambda *about: loaded.append(about) or load_on(*about))
+    monkeypatch.setattr("steering.cli.drift.answered", stop)
+    base, other = map(str, folders)
+    asked = Drift(base, other, null=(base,), device="cpu:0", dtype="bfloat16", out=tmp_path)
+    with pytest.raises(InterruptedError):
+        measure(asked, lambda: None)
+    assert [tuple(how) for _, *how in loaded] == [("cpu:0", "bfloat16")] * 3
+
+
+def test_more_texts_than_the_record_holds_are_sampled():
+    """The shipped record has 32 answers a problem; an answer's index fixes it, so 32 are these."""
+    asked = Drift(problems=2, texts=33)
+    context = Context(VerdictSettings(asked.base, asked.tuned))
+    counts = dict(Counter(r.problem for r in answered(asked, context, "base").rollouts))
+    assert set(counts.values()) == {33}
+
+
+def test_of_too_many_decisions_whole_problems_are_left_out(monkeypatch):
+    asked = Drift(problems=2, texts=4)
+    context = Context(VerdictSettings(asked.base, asked.tuned))
+    judged = answered(asked, context, "base")
+    texts = from_rollouts(context.pair[0], judged.problems, judged.rollouts)
+    every = {one.kind: one for one in decided(context, judged, texts)[0]}
+    monkeypatch.setattr("steering.cli.drift.MOST", 31)
+    some = {one.kind: one for one in decided(context, judged, texts)[0]}
+    assert some.keys() == every.keys()
+    for kind, one in some.items():
+        assert 0 < len(one.lines) <= 31
+        kept = np.isin(every[kind].problems, one.problems)
+        assert one.lines.tolist() == every[kind].lines[kept].tolist()
+    assert any(len(one.lines) < len(every[kind].lines) for kind, one in some.items())
