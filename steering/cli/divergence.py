@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from probes import DATA
 from probes.records import Measurement, Refusal
@@ -11,6 +11,7 @@ from probes.records import Measurement, Refusal
 if TYPE_CHECKING:
     from steering.evaluate import Judged
     from steering.verdict.context import Context
+    from steering.verdict.settings import VerdictSettings
 
 ORGANISMS = DATA / "organisms" / "chain"
 SHIPPED = (str(ORGANISMS / "base-0"), str(ORGANISMS / "rl-0-0"), str(ORGANISMS / "rl-0-1"))
@@ -49,6 +50,10 @@ class Divergence:
     """Everything random follows from it."""
     fresh: bool = False
     """Sample anew, even where recorded answers of this pair lie beside the tuned model."""
+    device: str = "cpu"
+    """Where the models are: cpu, cuda, cuda:1, mps."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of weights and activations."""
     json: bool = False
     """Print the numbers as JSON, in place of the path of their folder."""
 
@@ -70,12 +75,13 @@ class Divergence:
         from dataclasses import asdict
 
         from probes.records import write_json, write_table
+        from steering.cli.listed import finite
         from steering.cli.progress import console
 
         rows = measure(self)
         about = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
         write_table(self.out / "divergence.parquet", rows, Measurement, settings=about)
-        listed = {"settings": about, "rows": [asdict(r) for r in rows]}
+        listed = {"settings": about, "rows": [finite(asdict(r)) for r in rows]}
         write_json(self.out / "divergence.json", listed)
         draw(rows, self.out / "figures")
         for table in shown(rows):
@@ -85,30 +91,53 @@ class Divergence:
 
 def measure(asked: Divergence) -> list[Measurement]:
     """Every number of the verb: the pair, then its nulls."""
-    from dataclasses import replace
-
     from steering.verdict.context import Context
-    from steering.verdict.settings import VerdictSettings
     from steering.verdict.stages import divergence as stage
 
-    settings = VerdictSettings(asked.base, asked.tuned, asked.task, asked.out, seed=asked.seed)
-    settings = replace(settings, fresh=asked.fresh, problems=asked.problems, samples=asked.samples)
-    context = Context(settings)
+    context, null = Context(settings(asked)), settings_of_null(asked)
+    other = Context(null) if null else None
+    for one in (context, other):
+        _ = one and one.pair  # a wrong model is refused before any is measured
     judged = {which: answered(context, which) for which in ("base", "tuned")}
     rows = stage.texts(context, judged, ("base", "tuned"), asked.texts)
     rows += stage.perplexities(context, judged, ("base", "tuned"))
     rows += stage.itself(context, judged["base"])
     rows += solved(asked, context, ("base", "tuned"))
-    null = asked.null or (SHIPPED[2] if (asked.base, asked.tuned) == SHIPPED[:2] else "")
-    if null:
-        about = {"base": asked.tuned, "tuned": null, "out": asked.out / "null"}
-        about["samples"] = min(asked.samples, NULL_SAMPLES)
-        other = Context(replace(settings, **about))
+    if other:
         pair = {"tuned": judged["tuned"], "null": answered(other, "tuned")}
         rows += stage.texts(other, pair, ("tuned", "null"), asked.texts)
         rows += stage.perplexities(other, pair, ("tuned", "null"))
         rows += solved(asked, other, ("tuned", "null"))
     return rows
+
+
+def settings(asked: Divergence) -> "VerdictSettings":
+    """What the verdict's stages are asked for."""
+    from steering.verdict.settings import VerdictSettings
+
+    return VerdictSettings(
+        asked.base,
+        asked.tuned,
+        asked.task,
+        asked.out,
+        fresh=asked.fresh,
+        seed=asked.seed,
+        problems=asked.problems,
+        samples=asked.samples,
+        device=asked.device,
+        dtype=asked.dtype,
+    )
+
+
+def settings_of_null(asked: Divergence) -> "VerdictSettings | None":
+    """The same of the tuned model and its null; none where there is no null."""
+    from dataclasses import replace
+
+    null = asked.null or (SHIPPED[2] if (asked.base, asked.tuned) == SHIPPED[:2] else "")
+    if not null:
+        return None
+    about = {"base": asked.tuned, "tuned": null, "out": asked.out / "null"}
+    return replace(settings(asked), **about, samples=min(asked.samples, NULL_SAMPLES))
 
 
 def answered(context: "Context", which: str) -> "Judged":
