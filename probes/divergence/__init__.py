@@ -45,7 +45,6 @@ from probes.divergence.sums import (
     parted_by,
     pooled,
     rank_share,
-    shuffled,
 )
 
 __all__ = [
@@ -81,7 +80,6 @@ __all__ = [
     "rank_share",
     "score",
     "seen",
-    "shuffled",
     "solutions",
     "token_kl",
     "token_logprobs",

@@ -85,6 +85,7 @@ def kl_rows(
     setting: str,
     *,
     places: Sequence[str] | None = None,
+    shuffled: bool = False,
     seed: int = 0,
 ) -> list[Measurement]:
     """Mean KL of a token, and its share of all KL, by place and both ways.
@@ -94,6 +95,7 @@ def kl_rows(
         names: of the models; one name twice for a model against itself, given one way only.
         setting: whose texts, and what was done to them.
         places: which; all that the texts have, if absent.
+        shuffled: the null of the means alone, each text's tokens in every order.
         seed: of the resamples.
     """
     rows = []
@@ -101,8 +103,9 @@ def kl_rows(
     for way, model in enumerate(dict.fromkeys(ways(names))):
         for place in wanted:
             about: dict[str, Any] = {"model": model, "setting": setting, "kind": place}
-            rows.append(row("kl", mean_kl(parted, place, way=way, seed=seed), **about))
-            if place:
+            mean = mean_kl(parted, place, way=way, shuffled=shuffled, seed=seed)
+            rows.append(row("kl", mean, **about))
+            if place and not shuffled:
                 share = kl_share(parted, place, way=way, seed=seed)
                 rows.append(row("kl share", share, **about))
     return rows

@@ -2,26 +2,39 @@
 
     mean_kl(parted)                       # KL(base || tuned) of a token, nats, over problems
     mean_kl(parted, "value", way=1)       # KL(tuned || base), where a value is worked out
+    mean_kl(parted, shuffled=True)        # their null: the tokens of each text in any order
     kl_share(parted, "check")             # the part of all KL that is at one place
     first_parting(parted, "double")       # rollouts that part there first
 
 The KL at a decision counts as the decision's as far as it is about the option taken, and as
 "word" as far as it is about which word takes it (the chain rule in `.kl`).
+
+The null of "where" leaves the places of a text where they are and puts its tokens in every order,
+so that KL has a text but no place in it. Like is compared with like: whole KL with the whole KL of
+any token, the KL of a choice with that of any choice of the text, the KL within a choice with what
+of any token's KL is no choice (all of it where nothing is decided). The mean over all orders has a
+closed form, the mean of the text's tokens, so nothing is drawn.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 
-from probes.divergence.along import Parted, taken
+from probes.divergence.along import Parted
 from probes.intervals import FEW, Estimate, bootstrap, exact_rate, undefined
 
 RANKS = {"0": (0, 0), "1": (1, 1), "2-4": (2, 4), "5+": (5, 1 << 62)}
 """Classes of ranks, both ends included; 0 is the likeliest token."""
 
 
-def mean_kl(parted: Sequence[Parted], place: str = "", *, way: int = 0, seed: int = 0) -> Estimate:
+def mean_kl(
+    parted: Sequence[Parted],
+    place: str = "",
+    *,
+    way: int = 0,
+    shuffled: bool = False,
+    seed: int = 0,
+) -> Estimate:
     """Mean KL of a token at a place, in nats; the interval is over problems.
 
     Args:
@@ -29,14 +42,19 @@ def mean_kl(parted: Sequence[Parted], place: str = "", *, way: int = 0, seed: in
         place: its name; "decision" and "execution" for all tokens that do the one or the other
             (with the whole KL of a decision's token), "" for all.
         way: 0 for KL(one || other), 1 for KL(other || one).
+        shuffled: the null, of every order of each text's tokens.
         seed: of the resamples.
     """
-    return pooled(parted, lambda p: _at(p, place, way), seed=seed)
+    return pooled(parted, lambda p: _at(p, place, way, shuffled), seed=seed)
 
 
 def kl_share(parted: Sequence[Parted], place: str, *, way: int = 0, seed: int = 0) -> Estimate:
     """The share of all KL of the texts that is at a place; shares of all places sum to 1."""
-    return pooled(parted, lambda p: (_at(p, place, way)[0], float(p.of.kl[way].sum())), seed=seed)
+
+    def shared(one: Parted) -> tuple[float, float]:
+        return _at(one, place, way, False)[0], float(one.of.kl[way].sum())
+
+    return pooled(parted, shared, seed=seed)
 
 
 def first_parting(parted: Sequence[Parted], place: str, *, seed: int = 0) -> Estimate:
@@ -88,20 +106,6 @@ def rank_share(
     return pooled(parted, counted, share=True, seed=seed)
 
 
-def shuffled(parted: Sequence[Parted], *, seed: int = 0) -> list[Parted]:
-    """The same with the tokens of each rollout in another order, their places left where they are.
-
-    The null of "where": KL then has no place, only a rollout. (A choice then counts as whole.)
-    """
-    rng = np.random.default_rng(seed)
-    found = []
-    for one in parted:
-        order = rng.permutation(len(one.words))
-        of = taken(one.of, order)
-        found.append(replace(one, of=replace(of, choice=of.kl * np.array(one.decides))))
-    return found
-
-
 def pooled(
     parted: Sequence[Parted],
     count: Callable[[Parted], tuple[float, float]],
@@ -131,14 +135,19 @@ def pooled(
     return bootstrap(lambda a, b: a / b, above, below, seed=seed)
 
 
-def _at(one: Parted, place: str, way: int) -> tuple[float, float]:
+def _at(one: Parted, place: str, way: int, shuffled: bool) -> tuple[float, float]:
     """Summed KL of the tokens of a place, and how many they are."""
-    kl, choice, decides = one.of.kl[way], one.of.choice[way], np.array(one.decides)
+    kl, choice, decides = one.of.kl[way], one.of.choice[way], np.array(one.decides, dtype=bool)
+    here = decides if place == "word" else _mask(one, place)
+    what, alike = kl, np.ones(len(decides), dtype=bool)
     if place == "word":
-        return float((kl - choice)[decides].sum()), float(decides.sum())
-    here = _mask(one, place)
-    what = choice if place and here.any() and decides[here].all() and place != "decision" else kl
-    return float(what[here].sum()), float(here.sum())
+        what = kl - choice
+    elif place not in ("", "decision") and here.any() and decides[here].all():
+        what, alike = choice, decides
+    count = float(here.sum())
+    if shuffled and count:
+        return float(what[alike].mean()) * count, count
+    return float(what[here].sum()), count
 
 
 def _mask(one: Parted, place: str) -> np.ndarray:

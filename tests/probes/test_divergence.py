@@ -22,7 +22,6 @@ from probes.divergence import (
     parted_by,
     places,
     rank_share,
-    shuffled,
     token_kl,
     token_logprobs,
 )
@@ -305,12 +304,43 @@ def test_what_never_happened_has_an_exact_interval():
 
 def test_shuffled_within_rollouts_kl_has_no_place():
     at = ("check", *["value"] * 4)
-    parted = [made(f"p{i}", (5, 0, 0, 0, 0), at) for i in range(400)]
+    parted = [made(f"p{i}", (5, 0, 0, 0, 0), at) for i in range(40)]
     assert mean_kl(parted, "value").value == 0
-    null = shuffled(parted)
-    assert not mean_kl(null, "value").excludes(1.0)
-    assert not mean_kl(null, "decision").excludes(1.0)
-    assert mean_kl(null).value == pytest.approx(1)
+    for place in ("", "value", "decision", "execution"):
+        assert mean_kl(parted, place, shuffled=True).value == pytest.approx(1)
+
+
+def test_the_null_of_a_place_is_the_mean_over_every_order_of_what_the_place_counts():
+    """A choice among choices, a word among words, a token among tokens; orders written out."""
+    rng, parted = np.random.default_rng(0), []
+    for i, at in enumerate(itertools.permutations(("check", "jump", "value", "end"))):
+        decides = tuple(p in ("check", "jump") for p in at)
+        kl = rng.random((2, 4))
+        choice = kl * rng.random((2, 4)) * np.array(decides)
+        none = np.zeros((2, 4), dtype=int)
+        of = Compared(kl, choice, none.astype(float), none, none)
+        parted.append(Parted(f"p{i}", 0, ("w",) * 4, at, decides, of))
+    for way in (0, 1):
+        wanted = {place: [] for place in ("check", "word", "value", "decision")}
+        for one in parted:
+            kl, choice = one.of.kl[way], one.of.choice[way]
+            deciding = np.flatnonzero(one.decides)
+            for order in map(list, itertools.permutations(range(4))):
+                wanted["value"].append(kl[order][one.places.index("value")])
+                wanted["decision"] += list(kl[order][deciding])
+                wanted["word"] += list((kl - choice)[order][deciding])
+            for order in map(list, itertools.permutations(deciding)):
+                at = [one.places[j] for j in deciding].index("check")
+                wanted["check"].append(choice[order][at])
+        for place, values in wanted.items():
+            found = mean_kl(parted, place, way=way, shuffled=True)
+            assert found.value == pytest.approx(np.mean(values)), place
+
+
+def test_the_null_of_a_lone_kind_of_choice_is_its_own_mean():
+    """Whole KL there would make any choice look small."""
+    parted = [made(f"p{i}", (2, 9), ("check", "value")) for i in range(4)]
+    assert mean_kl(parted, "check", shuffled=True).value == mean_kl(parted, "check").value == 1
 
 
 def test_a_rollout_of_another_problem_or_of_other_words_is_refused(pair, task, along):

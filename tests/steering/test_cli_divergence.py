@@ -9,6 +9,10 @@ from probes.models import new_llama, new_tokenizer, save
 from probes.records import Measurement, read_table
 from probes.tasks import load_task
 from steering import cli
+from steering.cli.divergence import Divergence, measure
+from steering.verdict.context import Context
+from steering.verdict.settings import VerdictSettings
+from steering.verdict.stages import divergence as stage
 
 SMALL = ("--problems", "3", "--samples", "2", "--texts", "1", "--solved", "1", "--floor", "1e-3")
 
@@ -43,7 +47,7 @@ def test_it_writes_numbers_and_every_figure(measured):
     out, _ = measured
     rows, about = read_table(out / "divergence.parquet", Measurement)
     assert about["settings"]["texts"] == 1
-    listed = json.loads((out / "divergence.json").read_text())
+    listed = json.loads((out / "divergence.json").read_text(), parse_constant=pytest.fail)
     assert len(listed["rows"]) == len(rows)
     assert {"kl", "agreement", "rank share", "first parting", "selection bits"} <= {
         r.measure for r in rows
@@ -64,6 +68,25 @@ def test_the_base_against_itself_is_exactly_zero_and_the_pair_is_not(measured):
     assert {r.setting for r in pair} >= {"base's texts", "tuned's texts"}
 
 
+def test_the_verdict_has_no_row_of_the_base_against_itself(measured, models):
+    """It is 0 by definition, and its share of no KL undefined: no evidence, and no silence."""
+    about = {"out": measured[0], "problems": 3, "samples": 2}
+    context = Context(VerdictSettings(str(models / "base"), str(models / "tuned"), **about))
+    assert {r.model for r in stage.run(context, lambda *_: None)} == {
+        "base || tuned",
+        "tuned || base",
+    }
+
+
+def test_every_place_has_its_shuffled_null(measured):
+    rows, _ = read_table(measured[0] / "divergence.parquet", Measurement)
+    rows = [r for r in rows if (r.measure, r.model) == ("kl", "base || tuned")]
+    null = {r.kind: r.value for r in rows if r.setting == "base's texts, shuffled places"}
+    found = {r.kind: r.value for r in rows if r.setting == "base's texts"}
+    assert null.keys() == found.keys()
+    assert null[""] == pytest.approx(found[""])
+
+
 def test_the_null_pair_is_measured_beside_it(measured):
     rows, _ = read_table(measured[0] / "divergence.parquet", Measurement)
     settings = {r.setting for r in rows if r.measure == "kl" and r.model == "tuned || null"}
@@ -81,7 +104,7 @@ def test_the_same_pair_gives_the_same_numbers_and_prints_them_as_json(measured, 
     capsys.readouterr()
     assert run("divergence", *pair[:4], *SMALL, "--out", out, "--json") == 0
     shown = capsys.readouterr()
-    again = json.loads(shown.out)["rows"]
+    again = json.loads(shown.out, parse_constant=pytest.fail)["rows"]
     assert json.dumps(again) == json.dumps(before[: len(again)])
     assert len(again) < len(before)
     assert "KL of a token" in shown.err
@@ -93,3 +116,31 @@ def test_what_cannot_work_is_refused_before_any_work(models, tmp_path, capsys):
     assert run("divergence", *pair, "--texts", "0") == 2
     assert "at least 1" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_null_that_is_no_pair_is_refused_before_any_answer(models, tmp_path, capsys):
+    tokenizer = new_tokenizer(["of", "another", "task", "END"])
+    net = new_llama(len(tokenizer), width=16, depth=2, heads=2, mlp=16, context=64, seed=0)
+    save(net, tokenizer, tmp_path / "other")
+    pair = ("--base", models / "base", "--tuned", models / "tuned", "--out", tmp_path / "out")
+    assert run("divergence", *pair, *SMALL, "--null", tmp_path / "other") == 2
+    assert "okenizer" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_all_models_are_where_and_as_wide_as_asked(models, tmp_path, monkeypatch):
+    from steering.verdict import context as verdict
+
+    loaded, load_on = [], verdict.load_on
+    monkeypatch.setattr(verdict, "load_on", lambda *about: loaded.append(about) or load_on(*about))
+
+    def stop(*_):
+        raise InterruptedError
+
+    monkeypatch.setattr("steering.cli.divergence.answered", stop)
+    names = [str(models / name) for name in ("base", "tuned", "null")]
+    asked = Divergence(*names[:2], null=names[2], device="cpu:0", dtype="bfloat16", out=tmp_path)
+    with pytest.raises(InterruptedError):
+        measure(asked)
+    assert {source for source, *_ in loaded} == set(names)
+    assert {tuple(how) for _, *how in loaded} == {("cpu:0", "bfloat16")}

@@ -1,7 +1,7 @@
 """Where base and tuned part in what they say, on the texts of either: descriptive, no verdict line.
 
 The stage reads one answer to each problem with both models and keeps KL of what decides and of what
-executes, both ways, beside the base against itself. `whenhow divergence` asks for more of it.
+executes, both ways. `whenhow divergence` asks for more of it, and for the base against itself.
 """
 
 from collections.abc import Mapping
@@ -14,8 +14,6 @@ from probes.divergence import (
     kl_rows,
     perplexity_rows,
     score,
-    seen,
-    shuffled,
     strip_rows,
     text_rows,
     typical,
@@ -41,7 +39,7 @@ def run(context: Context, tick: Any) -> list[Measurement]:
         seed = context.settings.seed
         rows += kl_rows(parted, MODELS, f"{which}'s texts", places=COARSE, seed=seed)
         tick(i + 1, len(MODELS))
-    return rows + itself(context, judged["base"])
+    return rows
 
 
 def texts(
@@ -62,10 +60,8 @@ def texts(
         rows += text_rows(parted, names, writer, seed=seed)
         one = typical(parted)
         rows += strip_rows(one, by_id[one.problem], names, writer)
-        null = shuffled(parted, seed=seed)
-        places = [*COARSE, *(p for p in seen(parted) if p != "word")]  # no word has a place there
         setting = f"{writer}'s texts, shuffled places"
-        rows += kl_rows(null, names, setting, places=places, seed=seed)
+        rows += kl_rows(parted, names, setting, shuffled=True, seed=seed)
     return rows
 
 
