@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from probes.intervals import Estimate, detectable, difference, equivalent, rate
+from probes.intervals import Estimate, difference, rate
 from probes.measurements import row
 from probes.models import Model
 from probes.records import Measurement, Problem, Refusal
 from probes.tasks import Task
-from steering.evaluate import Judged, Which, evaluate
+from steering.evaluate import Judged, evaluate
 from steering.training.pretrain import CurveRow, Examples, PretrainSettings, pretrain
 
 
@@ -112,19 +112,6 @@ class Elicited:
             )
             for model, part, estimate, note in parts
         ]
-
-
-@dataclass(frozen=True)
-class Gain:
-    """A paired change, and whether it is shown to be none."""
-
-    change: Estimate
-    margin: float
-    """The change that would matter, stated beforehand."""
-    verdict: str
-    """"gain", "loss", "no gain" (equivalence within the margin is shown) or "undecided"."""
-    detectable: float
-    """The smallest true change that this comparison would find with power 0.8."""
 
 
 def elicit(
@@ -279,30 +266,3 @@ def conclude(
         touched_before=found["before", "touched"],
         curve=tuple(curve),
     )
-
-
-def gain(
-    before: Judged,
-    after: Judged,
-    which: Which = "valid",
-    *,
-    margin: float = 0.05,
-    skill: str | None = None,
-    part: str | None = None,
-    seed: int = 0,
-) -> Gain:
-    """A paired change with the claim that it supports.
-
-    "no gain" is claimed by equivalence alone (`probes.intervals.equivalent`): an interval that
-    holds 0 and reaches beyond the margin shows nothing. A change that excludes 0 and lies within
-    the margin is "no gain" too: too small to matter, by the margin stated.
-    """
-    of_each = (judged.rates(which, skill=skill, part=part) for judged in (after, before))
-    change = difference(*of_each, seed=seed)
-    if equivalent(change, margin):
-        verdict = "no gain"
-    elif change.excludes(0.0):
-        verdict = "gain" if change.value > 0 else "loss"
-    else:
-        verdict = "undecided"
-    return Gain(change, margin, verdict, detectable(change))

@@ -27,18 +27,16 @@ from probes.directions.auc import auc, auc_by_problem, auc_interval, identities,
 from probes.directions.files import load, save
 from probes.directions.fit import METHODS, fit
 from probes.directions.search import choose, find
-from probes.directions.vectors import Complement, Direction, Source, complement, cosine
+from probes.directions.vectors import Direction, Source, cosine
 
 __all__ = [
     "METHODS",
-    "Complement",
     "Direction",
     "Source",
     "auc",
     "auc_by_problem",
     "auc_interval",
     "choose",
-    "complement",
     "cosine",
     "find",
     "fit",

@@ -1,7 +1,6 @@
 """A direction and where it came from; the angle of two, and the part of one outside a subspace."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -66,15 +65,6 @@ class Direction:
             raise Refusal(f"a direction is a unit vector; this one has length {length:g}.")
 
 
-class Complement(NamedTuple):
-    """What is left of a vector outside a subspace."""
-
-    vector: Float[np.ndarray, " d"]
-    """Of unit length."""
-    kept: float
-    """Share of the vector's length that lay outside, 0..1."""
-
-
 def cosine(one: Float[np.ndarray, " d"], other: Float[np.ndarray, " e"]) -> float:
     """Cosine of the angle between two vectors of one width."""
     if one.shape != other.shape:
@@ -87,25 +77,3 @@ def cosine(one: Float[np.ndarray, " d"], other: Float[np.ndarray, " e"]) -> floa
     if not length > 0:
         raise Refusal("a vector of length 0 (or NaN) has no direction.")
     return float(one @ other) / length
-
-
-def complement(vector: Float[np.ndarray, " d"], rows: Float[np.ndarray, "k d"]) -> Complement:
-    """`vector` without its part in the span of `rows`, at unit length.
-
-    With the unembeddings of the decision tokens as rows, what is left can't act as a bias on
-    their logits directly (a final norm rescales, and doesn't turn).
-
-    Raises:
-        Refusal: nothing is left: the vector lies in the span (k >= d always does that).
-    """
-    whole = vector.astype(float)
-    _, sizes, basis = np.linalg.svd(rows.astype(float), full_matrices=False)
-    basis = basis[sizes > 1e-10 * max(sizes.max(initial=0.0), 1e-300)]
-    rest = whole - basis.T @ (basis @ whole)
-    kept = float(np.linalg.norm(rest) / np.linalg.norm(whole))
-    if not kept > 1e-6:
-        raise Refusal(
-            f"nothing of the vector is left outside the span of {len(rows)} rows: along those "
-            f"tokens it is a logit bias and nothing else."
-        )
-    return Complement((rest / np.linalg.norm(rest)).astype(vector.dtype), kept)

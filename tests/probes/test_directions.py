@@ -17,7 +17,6 @@ from probes.directions import (
     auc_by_problem,
     auc_interval,
     choose,
-    complement,
     cosine,
     find,
     fit,
@@ -215,19 +214,6 @@ def test_token_identities_predict_what_hangs_on_a_token():
     assert auc_by_problem(logit, y, groups).low > 0.8
 
 
-def test_the_complement_has_no_part_in_the_span():
-    rng = np.random.default_rng(0)
-    vector, rows = rng.normal(size=6), rng.normal(size=(2, 6))
-    rows = np.concatenate([rows, rows[:1] * 2])  # a row twice is no further dimension
-    left, kept = complement(vector, rows)
-    assert rows @ left == pytest.approx(np.zeros(3), abs=1e-12)
-    assert np.linalg.norm(left) == pytest.approx(1)
-    inside = np.linalg.lstsq(rows.T, vector, rcond=None)[0] @ rows
-    assert left * kept * np.linalg.norm(vector) == pytest.approx(vector - inside)
-    again = complement(left, rows)
-    assert again.kept == pytest.approx(1)
-
-
 def example():
     x, y, groups, _ = marks(problems=15)
     (found,) = find({SITE: x}, y, groups, strategy="check", source=SOURCE, methods=["difference"])
@@ -312,7 +298,6 @@ def with_nan(x, *_):
         (lambda: auc(np.ones(3), np.ones(3)), "both classes"),
         (lambda: cosine(np.ones(3), np.ones(4)), "width 3 and 4"),
         (lambda: cosine(np.ones(3), np.zeros(3)), "length 0"),
-        (lambda: complement(np.ones(2), np.eye(2)), "nothing of the vector"),
         (lambda: choose([]), "no directions"),
         (lambda: replace(example(), vector=np.ones(3)), "unit vector"),
     ],

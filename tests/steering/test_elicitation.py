@@ -7,7 +7,7 @@ from probes.models import Model, new_llama, new_tokenizer
 from probes.records import Grade, Refusal, Rollout
 from probes.tasks import load_task
 from probes.verify import Graded
-from steering.elicitation import Budget, conclude, elicit, gain, gold_examples
+from steering.elicitation import Budget, conclude, elicit, gold_examples
 from steering.evaluate import Judged
 
 DIVIDED = """
@@ -135,24 +135,6 @@ def test_where_every_other_skill_is_divided_nothing_is_mixed_in_and_the_row_says
     assert "every skill of own beside z is divided" in told
     examples = gold_examples(task, "z", found.budget)(0)
     assert all("z" in prompt for prompt, _ in examples)
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "verdict"),
-    [(0.5, 0.9, "gain"), (0.9, 0.5, "loss"), (0.5, 0.52, "undecided")],
-)
-def test_planted_gains_are_called_so(asked, before, after, verdict):
-    one, other = planted(asked, before, before, seed=3), planted(asked, after, after, seed=4)
-    found = gain(one, other, part="untouched", margin=0.02)
-    assert found.verdict == verdict
-    assert found.detectable > 0
-
-
-def test_no_gain_is_claimed_by_equivalence_only(asked):
-    one = planted(asked, 0.5, 0.5, seed=3)
-    other = planted(asked, 0.5, 0.5, seed=4)
-    assert gain(one, other, margin=0.2).verdict == "no gain"
-    assert gain(one, other, margin=0.01).verdict == "undecided"
 
 
 def test_a_budget_that_is_none_is_refused():
