@@ -1,4 +1,4 @@
-"""A direction and where it came from; the angle of two, and the part of one outside a subspace."""
+"""A direction and where it came from; the angle of two."""
 
 from dataclasses import dataclass
 
