@@ -111,7 +111,7 @@ class Context:
         return 10_000 if which == "tuned" and self.same else 0
 
 
-RESULT_VERSION = 3
+RESULT_VERSION = 4
 """Raised whenever a stage's result changes for the same settings."""
 
 
