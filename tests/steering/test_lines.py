@@ -169,6 +169,16 @@ def test_a_direction_is_deployable_in_the_model_whose_rate_it_moves():
     assert speaks["rate of double, base's direction in base at 1"] == "not shown to move it"
 
 
+def test_where_the_models_part_is_described_both_ways_and_speaks_for_nothing():
+    about = {"kind": "decision", "setting": "base's texts"}
+    there = row("kl share", 0.75, 0.72, 0.78, model="base || tuned", **about)
+    back = row("kl share", 0.55, 0.52, 0.58, model="tuned || base", **about)
+    line = only(there, back)
+    assert (line.value, line.speaks) == ("0.75 [0.72, 0.78]", "description only")
+    assert "0.55 [0.52, 0.58]" in line.control
+    assert lines(there) == []
+
+
 def test_readability_luck_and_the_split_within_problems_have_their_lines():
     rows = []
     for measure in ("unparsed", "lucky"):

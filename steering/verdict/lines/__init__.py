@@ -17,6 +17,7 @@ from steering.verdict.lines.answers import (
     crossed,
     elicited,
     ends,
+    parting,
     sharpening,
     skill,
     strategies,
@@ -35,5 +36,5 @@ def table(rows: Sequence[Measurement], conclusion: Conclusion) -> list[Line]:
     found += [*ends(rows), *reach(rows), *unsolved(rows, conclusion.skills)]
     found += [*sharpening(rows), *crossed(rows), *strategies(rows)]
     found += [*texts(rows), *directions(rows), *steering(rows), *crosswise(rows)]
-    found += [*elicited(rows), *drift(rows)]
+    found += [*elicited(rows), *parting(rows), *drift(rows)]
     return found

@@ -153,6 +153,18 @@ def texts(rows: Sequence[Measurement]) -> list[Line]:
     return found
 
 
+def parting(rows: Sequence[Measurement]) -> list[Line]:
+    """How much of where the models part is decisions, by either model's lights."""
+    where = {"kind": "decision", "setting": "base's texts"}
+    there = pick(rows, "kl share", model="base || tuned", **where)
+    back = pick(rows, "kl share", model="tuned || base", **where)
+    if there is None or back is None:
+        return []
+    label = "share of KL(base || tuned) at decisions, base's texts"
+    control = f"KL(tuned || base): {said(back)}"
+    return [Line("Where do they part?", label, said(there), control, "description only")]
+
+
 def elicited(rows: Sequence[Measurement]) -> list[Line]:
     """What the budget brought out."""
     return [
