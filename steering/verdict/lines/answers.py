@@ -155,7 +155,7 @@ def texts(rows: Sequence[Measurement]) -> list[Line]:
 
 def parting(rows: Sequence[Measurement]) -> list[Line]:
     """How much of where the models part is decisions, by either model's lights."""
-    where = {"kind": "decision", "setting": "base's texts"}
+    where: dict[str, Any] = {"kind": "decision", "setting": "base's texts"}
     there = pick(rows, "kl share", model="base || tuned", **where)
     back = pick(rows, "kl share", model="tuned || base", **where)
     if there is None or back is None:
