@@ -9,6 +9,7 @@ This module imports no torch: graders and figures depend on it.
 
 import hashlib
 import json
+import math
 import os
 import re
 import tempfile
@@ -238,9 +239,19 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write indented JSON atomically."""
+    """Write indented JSON atomically, as `finite` has it."""
+    text = json.dumps(finite(content), indent=2, ensure_ascii=False, allow_nan=False)
     with atomic_write(path) as file:
-        file.write((json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+        file.write((text + "\n").encode())
+
+
+def finite(content: Any) -> Any:
+    """The same with null for NaN and infinity, at any depth: JSON has neither."""
+    if isinstance(content, dict):
+        return {key: finite(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def write_table(path: Path, rows: Sequence[Any], kind: type, **about: Any) -> None:

@@ -1,8 +1,6 @@
 """`whenhow boundary`: does the boundary move, or only the likelihood?"""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -50,12 +48,9 @@ class Boundary:
         """Measure, draw and show; the path of the folder, or the JSON."""
         from dataclasses import asdict
 
-        import pandas as pd
-
         from probes.plots.boundary import BOUNDARY
-        from probes.records import Measurement, write_json, write_table
-        from steering.cli.listed import finite
-        from steering.cli.progress import console
+        from steering.cli.progress import bars, console
+        from steering.cli.results import write_results
         from steering.reach import Reach, reach
 
         asked = Reach(
@@ -75,33 +70,9 @@ class Boundary:
         with bars() as advance:
             rows = reach(asked, advance)
         settings = {key: str(value) for key, value in asdict(asked).items()}
-        write_table(self.out / "boundary.parquet", rows, Measurement, settings=settings)
-        content = {"settings": settings, "rows": [finite(asdict(row)) for row in rows]}
-        write_json(self.out / "boundary.json", content)
-        frame = pd.DataFrame([asdict(row) for row in rows])
-        for name, draw in BOUNDARY.items():
-            draw(frame, self.out / "figures" / name)
+        text = write_results(self.out, "boundary", rows, settings, BOUNDARY)
         console().print(shown(rows, f"{self.base} against {self.tuned}", asked.at))
-        return (self.out / "boundary.json").read_text().rstrip() if self.json else str(self.out)
-
-
-@contextmanager
-def bars() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for everything that is sampled, as it begins."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    from steering.cli.progress import console
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    tasks: dict[str, Any] = {}
-    with Progress(*columns, TimeElapsedColumn(), console=console()) as progress:
-
-        def advance(what: str, more: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = progress.add_task(what, total=total)
-            progress.advance(tasks[what], more)
-
-        yield advance
+        return text if self.json else str(self.out)
 
 
 def shown(rows: list, title: str, k: int) -> Any:

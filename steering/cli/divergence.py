@@ -71,22 +71,19 @@ class Divergence:
 
     def run(self) -> str:
         """Measure, draw, show; the path of the folder, or the JSON."""
-        import json
         from dataclasses import asdict
 
-        from probes.records import write_json, write_table
-        from steering.cli.listed import finite
+        from probes.plots.divergence import DIVERGENCE
         from steering.cli.progress import console
+        from steering.cli.results import write_results
 
         rows = measure(self)
         about = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
-        write_table(self.out / "divergence.parquet", rows, Measurement, settings=about)
-        listed = {"settings": about, "rows": [finite(asdict(r)) for r in rows]}
-        write_json(self.out / "divergence.json", listed)
-        draw(rows, self.out / "figures")
+        figures = {f"divergence-{name}": draw for name, draw in DIVERGENCE.items()}
+        text = write_results(self.out, "divergence", rows, about, figures)
         for table in shown(rows):
             console().print(table)
-        return json.dumps(listed, ensure_ascii=False) if self.json else str(self.out)
+        return text if self.json else str(self.out)
 
 
 def measure(asked: Divergence) -> list[Measurement]:
@@ -173,19 +170,6 @@ def solved(asked: Divergence, context: "Context", names: tuple[str, str]) -> lis
         how = {"floor": asked.floor, "batch": BATCH, "progress": advance}
         found = solutions(*context.pair, context.task, some, **how)
     return bits_rows([bits(one) for one in found], some, names, seed=asked.seed)
-
-
-def draw(rows: list[Measurement], folder: Path) -> None:
-    """Every figure."""
-    from dataclasses import asdict
-
-    import pandas as pd
-
-    from probes.plots.divergence import DIVERGENCE
-
-    frame = pd.DataFrame([asdict(r) for r in rows])
-    for name, figure in DIVERGENCE.items():
-        figure(frame, folder / f"divergence-{name}")
 
 
 def shown(rows: list[Measurement]) -> list[Any]:

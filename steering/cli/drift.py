@@ -91,29 +91,21 @@ class Drift:
 
     def run(self) -> str:
         """Measure, draw, show; the path of the folder, or the JSON."""
-        import json
         from dataclasses import asdict
 
-        import pandas as pd
-
         from probes.plots.drift import DRIFT
-        from probes.records import Measurement, write_json, write_table
-        from steering.cli.listed import finite
         from steering.cli.progress import bar, console
+        from steering.cli.results import write_results
 
         with bar("steps", 2 * STEPS) as advance:
             rows = measure(self, lambda: advance(1))
         about = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
         about["null"] = self.nulls
-        write_table(self.out / "drift.parquet", rows, Measurement, settings=about)
-        listed = {"settings": about, "rows": [finite(asdict(r)) for r in rows]}
-        write_json(self.out / "drift.json", listed)
-        frame = pd.DataFrame([asdict(r) for r in rows])
-        for name, figure in DRIFT.items():
-            figure(frame, self.out / "figures" / f"drift-{name}")
+        figures = {f"drift-{name}": draw for name, draw in DRIFT.items()}
+        text = write_results(self.out, "drift", rows, about, figures)
         for table in shown(rows):
             console().print(table)
-        return json.dumps(listed, ensure_ascii=False) if self.json else str(self.out)
+        return text if self.json else str(self.out)
 
 
 STEPS = 6

@@ -1,10 +1,10 @@
 """The verdict as text and as JSON."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from probes.records import finite
 from steering.verdict.lines import Line
 from steering.verdict.rules import Conclusion
 
@@ -13,7 +13,7 @@ def as_json(
     settings: dict[str, Any], conclusion: Conclusion, lines: Sequence[Line], about: dict[str, Any]
 ) -> dict[str, Any]:
     """The whole verdict; NaN, which JSON lacks, as null."""
-    return _clean(
+    return finite(
         {
             "answer": conclusion.answer,
             "conclusion": list(conclusion.sentences),
@@ -24,14 +24,6 @@ def as_json(
             "settings": settings,
         }
     )
-
-
-def _clean(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {k: _clean(v) for k, v in content.items()}
-    if isinstance(content, (list, tuple)):
-        return [_clean(v) for v in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def render(verdict: Any, width: int | None = None) -> Any:
