@@ -115,10 +115,19 @@ def estimates(
     quantities: Mapping[str, Callable[[Fit], float]],
     *,
     which: Which = "valid",
+    fit: Fit | None = None,
     seed: int = 0,
     resamples: int = 400,
 ) -> dict[str, Estimate]:
     """Any functions of the fit, with intervals by bootstrap over problems.
+
+    Args:
+        measured: counts of one model.
+        quantities: what is asked of a fit, by name.
+        which: right answers, or those with a valid trace.
+        fit: that of `fit_counts` to all of them, where it is known.
+        seed: of the resamples.
+        resamples: how many, a fit each.
 
     Undefined where nothing was ever solved, or so little that some resamples hold none of it.
     """
@@ -126,7 +135,7 @@ def estimates(
     if not c.any():
         reason = f"none of {sum(one.n for one in measured)} answers is {which}"
         return {name: undefined(reason, len(measured)) for name in quantities}
-    start = fit_counts(measured, which=which)
+    start = fit or fit_counts(measured, which=which)
     known: dict[bytes, Fit | None] = {}
 
     def fitted(weights: np.ndarray) -> Fit | None:

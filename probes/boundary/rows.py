@@ -142,6 +142,8 @@ def of_fit(
     said = {"model": model, **(about or {})}
     n = min(one.n for one in measured)
     limit = detection_limit(n) if limit is None else limit
+    solved = any(getattr(one, which) for one in measured)
+    fit = fit_counts(measured, which=which) if solved else None
     found = estimates(
         measured,
         {
@@ -150,14 +152,12 @@ def of_fit(
             "solved later": lambda fit: fit.again(n, n),
         },
         which=which,
+        fit=fit,
         seed=seed,
         resamples=resamples,
     )
     below, never = (_share(found[name]) for name in ("below limit", "never"))
-    gain = []
-    if any(getattr(one, which) for one in measured):
-        adds = fit_counts(measured, which=which).gain
-        gain = [point(f"zero gain {which}", adds, len(measured), **said)]
+    gain = [point(f"zero gain {which}", fit.gain, len(measured), **said)] if fit else []
     return [
         row(f"below limit {which}", below, x=limit, note=NOT_IDENTIFIED, **said),
         row(f"never {which}", never, x=limit, note=NOT_IDENTIFIED, **said),

@@ -94,16 +94,12 @@ def divergences(
             words, at = read[i]
             decides = tuple(place in kinds for place in at)
             r = rollouts[i]
-            of_it = _cut(compared, start, stop)
+            of_it = taken(compared, slice(start, stop))
             found[i] = Parted(r.problem, r.sample, words, at, decides, of_it)
     return found  # type: ignore[return-value]
 
 
-def _cut(compared: Compared, start: int, stop: int) -> Compared:
-    return taken(compared, slice(start, stop))
-
-
-def taken(compared: Compared, at: slice | Int[np.ndarray, " tokens"]) -> Compared:
+def taken(compared: Compared, at: slice) -> Compared:
     """Some of the positions."""
     fields = ("kl", "choice", "logprob", "rank", "top")
     return Compared(*(getattr(compared, name)[:, at] for name in fields))

@@ -36,7 +36,7 @@ from dataclasses import dataclass
 
 from probes.records import Measurement, unique
 from steering.verdict.rules.evidence import detectable, pick, said, widened
-from steering.verdict.rules.halves import Reading, Thresholds, read
+from steering.verdict.rules.halves import Reading, Thresholds, limit_of, read
 from steering.verdict.rules.sentences import sentences, silences
 from steering.verdict.rules.skills import GAINED, UNTOUCHED, SkillVerdict, judge
 
@@ -50,6 +50,7 @@ __all__ = [
     "conclude",
     "detectable",
     "judge",
+    "limit_of",
     "pick",
     "read",
     "said",

@@ -38,6 +38,12 @@ class Reading:
     """What would decide it, where it is undecided."""
 
 
+def limit_of(rows: Sequence[Measurement], skill: str, part: str, limits: Thresholds) -> float:
+    """The detection limit of a half: the guess rate, or one in all rollouts that tuning made."""
+    guess = pick(rows, "guess rate", skill=skill, part=part)
+    return max(guess.value if guess else 0.0, 1 / limits.tuning_rollouts)
+
+
 def read(
     rows: Sequence[Measurement], skill: str, part: str, limits: Thresholds, tests: int
 ) -> Reading:
@@ -62,8 +68,7 @@ def read(
         raise Refusal(
             f"valid@1 of skill {skill!r}, part {part!r} was not measured: no boundary stage?"
         )
-    guess = pick(rows, "guess rate", **where)
-    limit = max(guess.value if guess else 0.0, 1 / limits.tuning_rollouts)
+    limit = limit_of(rows, skill, part, limits)
     gold = pick(rows, "gold trace probability", model="base", **where)
     lowest = max(base.low, gold.low if gold and not math.isnan(gold.low) else 0.0)
     low, high = widened(change, tests)

@@ -15,7 +15,7 @@ from probes.records import Measurement, read_table
 from steering.elicitation import Budget, elicit
 from steering.evaluate import groups
 from steering.verdict.context import MODELS, Context
-from steering.verdict.rules import pick
+from steering.verdict.rules import limit_of, pick
 from steering.verdict.running import Progress, table
 from steering.verdict.stages.rollouts import BATCH
 
@@ -70,8 +70,7 @@ def hidden(context: Context) -> list[str]:
     found: dict[str, bool] = {}
     for skill, part in groups(context.test):
         mass = pick(rows, "valid@k", x=1.0, model="base", skill=skill, part=part)
-        guess = pick(rows, "guess rate", skill=skill, part=part)
-        if part and mass and guess:
-            limit = max(guess.value, 1 / context.settings.tuning_answers)
+        if part and mass:
+            limit = limit_of(rows, skill, part, context.settings.thresholds)
             found[skill] = found.get(skill, False) or not mass.low > limit
     return [skill for skill, unshown in found.items() if unshown]
