@@ -132,7 +132,7 @@ class Loop:
         """Decode until the queue is empty and every row is done.
 
         In inference mode and not only without gradients: on small models the bookkeeping that it
-        leaves out is an eighth of the time.
+        leaves out is about a ninth of the time.
         """
         self.seat(list(range(len(self.index))))
         tokens = self.newest.to(self.device)
