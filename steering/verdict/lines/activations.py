@@ -86,8 +86,7 @@ def crosswise(rows: Sequence[Measurement]) -> list[Line]:
             moved = [r for r in of_it if r.x != 0]
             if still is None or not moved:
                 continue
-            from_still = still.value
-            most = max(moved, key=lambda r: abs(r.value - from_still))  # noqa: B023 - used at once
+            most = max(moved, key=lambda r, at=still.value: abs(r.value - at))
             apart = most.low > still.high or most.high < still.low
             label = f"rate of {kind}, {CELLS[model]} at {most.x:g}"
             speaks = "moves it" if apart else "not shown to move it"

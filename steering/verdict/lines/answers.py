@@ -104,19 +104,11 @@ def strategies(rows: Sequence[Measurement]) -> list[Line]:
     """How often each strategy is taken."""
     found = []
     for kind in unique([r.kind for r in rows if r.measure == "option rate" and not r.skill]):
-        option = next(
-            (
-                r.setting
-                for r in rows
-                if r.measure == "option rate" and r.kind == kind and r.setting == "yes"
-            ),
-            "",
-        )
         before, after, change = (
-            pick(rows, "option rate", model=m, kind=kind, setting=option)
+            pick(rows, "option rate", model=m, kind=kind, setting="yes")
             for m in ("base", "tuned", "tuned - base")
         )
-        if before and after and change and option:
+        if before and after and change:
             found.append(
                 Line(
                     "Which strategies?",
