@@ -8,10 +8,11 @@ never imported by it. The data flow from the first module to the last::
     tasks, verify             problems, their graders, and the pool that runs them
     models, generate          a model and its sites; the decoding engine
     capture                   activations out of a forward pass or a generation
-    strategies, directions    marked decisions, and the direction that separates them
+    strategies, directions, sae    marked decisions, their directions; sparse dictionaries
+    taxonomy                  the kinds of steps, found from the bottom up
     boundary                  pass@k, right and valid, of one model or two
     divergence, drift         where two models part, in what they say and in activations
-    plots                     figures, from records only
+    plots, report             figures and pages, from records only
 """
 
 from pathlib import Path
