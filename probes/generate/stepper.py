@@ -200,8 +200,8 @@ class Masks:
         like = next(self.model.net.parameters())
         full = causal_mask(now.start, now.width, None, like)
         if self.window is None or self.window >= now.width:
-            return self._form(full, full)
-        return self._form(full, causal_mask(now.start, now.width, self.window, like))
+            return self.formed(full, full)
+        return self.formed(full, causal_mask(now.start, now.width, self.window, like))
 
     def rebuild(self, lengths: Int[np.ndarray, " rows"], end: int, capacity: int) -> None:
         """Of decoding: cells before a row's first are masked; later ones only come to be read."""
@@ -215,12 +215,13 @@ class Masks:
         """Of one step, whose token is in column `end - 1`."""
         full = self.past[:, None, None, low:end]
         if self.window is None or self.window >= end - low:
-            return self._form(full, full)
+            return self.formed(full, full)
         sliding = full.clone()
         sliding[..., : -self.window] = torch.finfo(full.dtype).min
-        return self._form(full, sliding)
+        return self.formed(full, sliding)
 
-    def _form(self, full: Tensor, sliding: Tensor) -> Any:
+    def formed(self, full: Tensor, sliding: Tensor) -> Any:
+        """The two masks as this model's forward takes them."""
         if self.form == "by kind":
             return {"full_attention": full, "sliding_attention": sliding}
         return sliding if self.form == "window" else full
