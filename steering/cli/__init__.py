@@ -4,6 +4,8 @@
     whenhow verdict --base DIR --tuned DIR --json
     whenhow train base --recipe chain-base --seed 1 --out runs/base
     whenhow train rl --recipe chain-rl --base runs/base --out runs/rl
+    whenhow train sft --recipe chain-sft --base runs/base --teacher runs/rl --out runs/sft
+    whenhow train rft --recipe chain-rft --base runs/base --out runs/rft
     whenhow sample --model runs/rl --out runs/rl.parquet
     whenhow divergence                                # where base and tuned part in what they say
     whenhow boundary                                  # pass@k and its critics, with nulls
@@ -37,7 +39,7 @@ from steering.cli.calibrate import Calibrate
 from steering.cli.divergence import Divergence
 from steering.cli.drift import Drift
 from steering.cli.sample import Sample
-from steering.cli.train import TrainBase, TrainRl
+from steering.cli.train import TrainBase, TrainRft, TrainRl, TrainSft
 from steering.cli.verdict import Verdict
 
 
@@ -65,6 +67,8 @@ class Train:
     verb: (
         Annotated[TrainBase, subcommand("base", prefix_name=False)]
         | Annotated[TrainRl, subcommand("rl", prefix_name=False)]
+        | Annotated[TrainSft, subcommand("sft", prefix_name=False)]
+        | Annotated[TrainRft, subcommand("rft", prefix_name=False)]
     )
 
 

@@ -3,6 +3,7 @@
     train_base(load_recipe("chain-base"), Path("runs/base"), seed=1)
     train_base(load_recipe("chain-created"), Path("runs/created"), start="runs/base")
     train_rl(load_recipe("chain-rl"), "runs/base", Path("runs/rl"))
+    train_supervised(load_recipe("chain-rft"), "runs/base", Path("runs/rft"))
 
 Beside config, tokenizer and weights a folder holds `curve.parquet` (a row an update) and
 `training.json` (the whole recipe, seed, command, commit, versions, what it started from). The
@@ -17,7 +18,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,11 @@ from probes.models import load, new_llama, new_tokenizer, save
 from probes.records import Problem, Refusal, content_hash, write_json, write_table
 from probes.tasks import Task, load_task
 from steering.organisms import examples
+from steering.training import progress_bar
 from steering.training.pretrain import CurveRow, PretrainSettings, pretrain
 from steering.training.rewards import named_reward
 from steering.training.rlvr import RlvrRow, RlvrSettings, rlvr
+from steering.training.supervised import SupervisedSettings, supervised, written
 
 PACKAGES = ("whenhow", "torch", "transformers", "tokenizers", "safetensors", "numpy")
 
@@ -111,6 +114,49 @@ def train_rl(
     return keep(out, tuned.net, tuned.tokenizer, curve, RlvrRow, recipe, described)
 
 
+def train_supervised(
+    recipe: Mapping[str, Any],
+    base: str | Path,
+    out: Path,
+    *,
+    teacher: str | Path | None = None,
+    seed: int | None = None,
+    progress: bool = True,
+) -> Path:
+    """Tune a copy of a base on a teacher's answers by a recipe; see `train_base`.
+
+    Without a teacher the base learns from its own answers. What it may have found by sampling is
+    then bounded by how many were drawn; of a teacher's answers no such bound is known.
+    """
+    recipe = seeded(recipe, seed)
+    task = load_task(_needed(recipe, "task"))
+    settings, problems = supervised_parts(recipe, task)
+    kind = "sft" if teacher else "rft"
+    described: dict[str, Any] = {"kind": kind, "from": str(base)}
+    described |= {"teacher": str(teacher) if teacher else None}
+    if done(out, recipe, described):
+        return out
+    model = load(base)
+    writer = load(teacher) if teacher else model
+    answers = len(problems) * settings.samples
+    with progress_bar(0, answers, progress) as bar:
+        shards = partial(out) / "answers"
+        texts = written(writer, task, problems, shards, settings, progress=bar.update)
+    checkpoints = partial(out) / "checkpoints"
+    tuned, curve = supervised(model, texts, settings, checkpoints, progress=progress)
+    described |= {
+        "from_digest": model.digest,
+        "teacher_digest": writer.digest if teacher else None,
+        "task": content_hash(task.settings),
+        "settings": asdict(settings),
+        "problems": len(problems),
+        "texts": len(texts),
+        "tuning_rollouts": 0 if teacher else answers,
+        "seconds": sum(row.seconds for row in curve),
+    }
+    return keep(out, tuned.net, tuned.tokenizer, curve, CurveRow, recipe, described)
+
+
 def seeded(recipe: Mapping[str, Any], seed: int | None) -> dict[str, Any]:
     """The recipe with its seed, or with another in its place."""
     return {**recipe, "seed": recipe.get("seed", 0) if seed is None else seed}
@@ -158,6 +204,21 @@ def rl_parts(recipe: Mapping[str, Any], task: Task) -> tuple[RlvrSettings, str, 
     return settings, reward, practice(task, count, mix, part)
 
 
+def supervised_parts(
+    recipe: Mapping[str, Any], task: Task
+) -> tuple[SupervisedSettings, list[Problem]]:
+    """The table [supervised] of a recipe: settings, and the problems that the teacher answers."""
+    given = dict(_needed(recipe, "supervised"))
+    mix, part = given.pop("mix", {}), given.pop("part", None)
+    count = given.pop("problems", 600)
+    if "lr" in given:
+        given["rate"] = given.pop("lr")
+    names = tuple(f.name for f in fields(SupervisedSettings) if f.name != "seed")
+    _known("supervised", given, (*names, "lr", "mix", "part", "problems"))
+    settings = SupervisedSettings(**given, seed=recipe["seed"])
+    return settings, practice(task, count, mix, part)
+
+
 def practice(task: Task, count: int, mix: Mapping[str, float], part: str | None) -> list[Problem]:
     """About `count` problems of the tuning split, skills by weight.
 
@@ -170,7 +231,7 @@ def practice(task: Task, count: int, mix: Mapping[str, float], part: str | None)
     """
     if unknown := sorted(set(mix) - set(task.skills)):
         raise Refusal(
-            f"[rl] mix names the skills {', '.join(unknown)}; the task {task.name} has "
+            f"mix names the skills {', '.join(unknown)}; the task {task.name} has "
             f"{', '.join(task.skills) or 'none: leave mix out'}."
         )
     if not mix:
@@ -259,7 +320,8 @@ def _needed(recipe: Mapping[str, Any], key: str) -> Any:
     if key not in recipe:
         raise Refusal(
             f"the recipe has no {key}, only {', '.join(recipe)}: is it one of another kind "
-            f"(train base needs [model], [pretrain] and [data]; train rl needs [rl])?"
+            f"(train base needs [model], [pretrain] and [data]; train rl needs [rl]; train sft and "
+            f"train rft need [supervised])?"
         )
     return recipe[key]
 

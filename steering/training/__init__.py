@@ -1,6 +1,6 @@
-"""Training loops, one readable file each: `pretrain` and `rlvr`.
+"""Training loops, one readable file each: `pretrain`, `supervised` and `rlvr`.
 
-Both follow one law, and `steering.training.checkpoints` is where it is kept: whatever is random at
+All follow one law, and `steering.training.checkpoints` is where it is kept: whatever is random at
 a step is a pure function of (seed, step), and a checkpoint holds everything else. So a run that was
 killed and started again ends with the same bits as one that was left alone, on one machine with
 one number of threads.
