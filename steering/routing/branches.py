@@ -36,7 +36,7 @@ CELLS = 1 << 25
 
 
 class Keep:
-    """An observer that keeps the newest residual of every row at some sites, and changes nothing."""
+    """An observer that keeps every row's newest residual at some sites, and changes nothing."""
 
     def __init__(self, sites: Sequence[str]) -> None:
         """Read these sites, in full names."""
