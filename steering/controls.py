@@ -34,7 +34,7 @@ from probes.capture import Text
 from probes.generate import Request
 from probes.models import Model
 from probes.records import Refusal
-from steering.interventions import Intervention, LogitBias, replayed
+from steering.interventions import Operation, replayed
 
 Fit = Callable[[Float[Tensor, "rows d"], Shaped[np.ndarray, " rows"]], Float[Tensor, " d"]]
 """From activations and their labels to a direction."""
@@ -147,7 +147,7 @@ def decision_kl(
     positions: Sequence[Sequence[int]],
     *,
     batch: int = 64,
-) -> Callable[[Sequence[Intervention | LogitBias]], float]:
+) -> Callable[[Sequence[Operation]], float]:
     """A function that gives the mean KL(unsteered || steered) of interventions, in nats.
 
     The texts are replayed, so every intervention is judged at the same positions of the same
@@ -171,7 +171,7 @@ def decision_kl(
     sequences = [t.tokens for t in texts]
     plain: dict[int, Tensor] = {}
 
-    def logprobs(edits: Sequence[Intervention | LogitBias]) -> dict[int, Tensor]:
+    def logprobs(edits: Sequence[Operation]) -> dict[int, Tensor]:
         requests = [Request(t.problem, t.sample, t.prompt, 1, "edited") for t in texts]
         found = {}
         for rows, logits, now in replayed(
@@ -184,7 +184,7 @@ def decision_kl(
                 found[i] = torch.log_softmax(chosen.float(), -1)
         return found
 
-    def mean(edits: Sequence[Intervention | LogitBias]) -> float:
+    def mean(edits: Sequence[Operation]) -> float:
         total = 0.0
         for i, steered in logprobs(edits).items():
             # float64: near strength 0 a KL is the small difference of large terms.

@@ -19,6 +19,9 @@ x + (alpha + beta x.u) u, and vectors, alphas, betas and windows are gathered by
 seated. A pass then costs as much for 64 settings as for one, and as many edits as the row with the
 most. Several interventions of a setting act one after another, in the order given.
 
+A list may also hold edits of a dictionary's features (`steering.features.FeatureEdit`), in which
+the feature's activation stands for x.u and its decoder's row for u.
+
 Four promises, each held by a test:
 
 - positions are the row's own, whatever the padding, the cache and the batch;
@@ -27,6 +30,7 @@ Four promises, each held by a test:
 - no silent failure: see `Steer.check`.
 
     operations  Intervention, LogitBias, and the Window they act in
+    readings    what the size of an edit may depend on: a component, or a feature's activation
     rows        the tensors of one batch, the edit, and its count
     steer       Steer: the observer
     writing     write and replayed: the whole of it, checked
@@ -44,6 +48,7 @@ from steering.interventions.operations import (
     Window,
     decisions,
 )
+from steering.interventions.readings import FeatureOperation, Operation, Reading
 from steering.interventions.rows import NotFired
 from steering.interventions.steer import Steer
 from steering.interventions.writing import Settings, Steered, replayed, write
@@ -53,9 +58,12 @@ __all__ = [
     "GENERATED",
     "OPERATIONS",
     "PROMPT",
+    "FeatureOperation",
     "Intervention",
     "LogitBias",
     "NotFired",
+    "Operation",
+    "Reading",
     "Settings",
     "Steer",
     "Steered",

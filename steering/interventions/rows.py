@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from probes.generate import Request
-from steering.interventions.operations import Intervention, LogitBias, Window
+from steering.interventions.operations import Window
+from steering.interventions.readings import Edit, FeatureOperation, Operation, Reading, Readings
 
 NOWHERE = Window(0, 0)
 """Of a row that has fewer edits than another."""
@@ -21,30 +22,23 @@ class NotFired(RuntimeError):
     """An intervention edited another number of positions than its window says."""
 
 
-@dataclass(frozen=True)
-class Edit:
-    """x + (alpha + beta x.u) u inside a window, u being a line of the site's bank of vectors."""
-
-    line: int
-    alpha: float
-    beta: float
-    window: Window
-
-
 class Bank:
     """The distinct vectors of one site; line 0 is zero, for rows without an edit."""
 
     def __init__(self, width: int) -> None:
         """An empty bank for values of this length."""
         self.width = width
-        self._of: dict[tuple[int, str], tuple[Intervention | LogitBias, range]] = {}
+        self._of: dict[tuple[int, str], tuple[Operation | Reading, range]] = {}
         self._count = 1
         self._learnt = False
         self._held: Tensor | None = None
 
-    def lines(self, intervention: Intervention | LogitBias) -> range:
+    def lines(self, intervention: Operation | Reading) -> range:
         """The lines that an intervention's vectors take; the same vector takes them once."""
-        form = {"add": "raw", "project": "basis"}.get(intervention.op, "unit")
+        if isinstance(intervention, (Reading, FeatureOperation)):
+            form = "raw"  # a dictionary's vectors have the lengths they have
+        else:
+            form = {"add": "raw", "project": "basis"}.get(intervention.op, "unit")
         vector = intervention.tensor(self.width)
         key = (id(intervention.vector), form)
         if key not in self._of:
@@ -192,19 +186,30 @@ class Seated:
         self._adds = [not row.any() for row in beta]
         device, dtype = bank.device, bank.dtype
         self._u = bank[torch.from_numpy(line).to(device)]
+        self._length = self._u.detach().norm(dim=-1)
+        self.readings = Readings(layers, bank)
         self._alpha, self._beta = (torch.from_numpy(a).to(device, dtype) for a in (alpha, beta))
         expected, fired = np.zeros(shape, np.int64), torch.zeros(shape, dtype=torch.int64)
         self.tally = Tally(site, tuple(requests), expected, fired.to(device))
 
     def edit(
-        self, k: int, inside: Bool[np.ndarray, "rows width"], x: Float[Tensor, "rows width d"]
+        self,
+        k: int,
+        inside: Bool[np.ndarray, "rows width"],
+        x: Float[Tensor, "rows width d"],
+        source: Float[Tensor, "rows width d"],
     ) -> Float[Tensor, "rows width d"]:
-        """The residuals after edit k, computed in the bank's precision and counted."""
+        """The residuals after edit k, computed in the bank's precision and counted.
+
+        `source` is what it reads (`Readings.source`): for a direction x itself.
+        """
         on = torch.from_numpy(inside).to(x.device, non_blocking=True)
         u, wide = self._u[k][:, None], x.to(self._u.dtype)
         size = self._alpha[k][:, None]
         if not self._adds[k]:
-            size = size + self._beta[k][:, None] * (wide * u).sum(-1)
+            seen = wide if source is x else source.to(self._u.dtype)
+            read = self.readings.read(k, inside, seen) if self.readings.any else (seen * u).sum(-1)
+            size = size + self._beta[k][:, None] * read
         edited = torch.where(on[..., None], (wide + size[..., None] * u).to(x.dtype), x)
         self.tally.expected[k] += inside.sum(1)
         with torch.no_grad():
@@ -213,6 +218,7 @@ class Seated:
                 # An ablation of what is already ablated changes no bit. It counts as done if what
                 # was left to do is below the rounding of x; an add that rounds to nothing does not.
                 little = torch.finfo(x.dtype).eps * wide.norm(dim=-1)
-                done |= (self._beta[k][:, None] != 0) & (size.abs() <= little)
+                left = size.abs() * self._length[k][:, None]
+                done |= (self._beta[k][:, None] != 0) & (left <= little)
             self.tally.fired[k] += (on & done).sum(1)
         return edited

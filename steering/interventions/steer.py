@@ -12,8 +12,9 @@ from probes.capture import Text
 from probes.generate import Pass, Request
 from probes.models import Model, layer_index
 from probes.records import Refusal, parse_site, site_name
-from steering.interventions.operations import Intervention, LogitBias
-from steering.interventions.rows import Bank, Edit, Seated, Tally, Windows
+from steering.interventions.operations import LogitBias
+from steering.interventions.readings import Edit, FeatureOperation, Operation
+from steering.interventions.rows import Bank, Seated, Tally, Windows
 
 LOGITS = "logits"
 """The pseudo-site of `LogitBias`: no hook sees it, `Steered` and `replayed` do."""
@@ -27,14 +28,12 @@ class Steer:
     Setting None, a request's default, is the unedited row; any other must be in the mapping.
     """
 
-    def __init__(
-        self, model: Model, settings: Mapping[Hashable, Sequence[Intervention | LogitBias]]
-    ) -> None:
+    def __init__(self, model: Model, settings: Mapping[Hashable, Sequence[Operation]]) -> None:
         """Resolve layers and lay out what each setting does at each site, in order.
 
         Raises:
             Refusal: a layer that isn't there, a vector of another length than the residual, a
-                token outside the vocabulary.
+                token outside the vocabulary, a feature of another model's dictionary.
         """
         self.model = model
         self.settings = {None: (), **{name: tuple(listed) for name, listed in settings.items()}}
@@ -59,11 +58,13 @@ class Steer:
         """Whether a pass has run since rows were seated, so that no row can begin in the next."""
         self._counted: Counter[Hashable] = Counter()
 
-    def _add(self, name: Hashable, intervention: Intervention | LogitBias) -> None:
+    def _add(self, name: Hashable, intervention: Operation) -> None:
         op, strength = intervention.op, intervention.strength
         if isinstance(intervention, LogitBias):
             site, width, norm = LOGITS, self.model.vocab, None
         else:
+            if isinstance(intervention, FeatureOperation):
+                intervention.fits(self.model)
             layer, kind = parse_site(intervention.site)
             site = site_name(layer_index(layer, self.model.depth), kind)
             width, norm = self.model.width, intervention.norm
@@ -78,9 +79,12 @@ class Steer:
         }[op]
         if alpha == beta == 0:
             return  # not even x + 0, which would turn -0.0 into 0.0
+        listed = self._edits.setdefault((site, name), [])
         for line in bank.lines(intervention):
             edit = Edit(line, alpha, beta, intervention.window)
-            self._edits.setdefault((site, name), []).append(edit)
+            if isinstance(intervention, FeatureOperation):
+                edit = _reading(edit, intervention, bank, listed)
+            listed.append(edit)
 
     def keyed(self, requests: Sequence[Request]) -> list[Request]:
         """The requests, with a prefix of their own where their setting edits the prompt's start."""
@@ -124,9 +128,11 @@ class Steer:
         """The residuals with every row's edits made; `x` itself where this pass has none."""
         seated, windows = self._gathered(site, now, x)
         inside = windows.inside(now.positions, self.newest)
+        source = x
         for k in range(len(inside)):
+            source = seated.readings.source(k, x, source)
             if inside[k].any():
-                x = seated.edit(k, inside[k], x)
+                x = seated.edit(k, inside[k], x, source)
         return x
 
     def edited(self, site: str, now: Pass) -> Bool[np.ndarray, "rows width"]:
@@ -207,6 +213,26 @@ class Steer:
                     f"(steer.keyed(requests))."
                 )
         self._checked = True
+
+
+def _reading(edit: Edit, feature: FeatureOperation, bank: Bank, before: Sequence[Edit]) -> Edit:
+    """The edit with what it reads: features of one dictionary, side by side, read the same x.
+
+    So they become what a decoder makes of the edited activations. A feature that is edited a
+    second time is read anew.
+    """
+    reading = feature.reading
+    group: list[Edit] = []
+    for one in reversed(before):
+        if one.reading is None or one.reading.dictionary is not reading.dictionary:
+            break
+        group.append(one)
+        if not one.together:
+            break
+    latents = [one.reading.latent for one in group if one.reading]
+    together = bool(latents) and reading.latent not in latents
+    (encoder,) = bank.lines(reading)
+    return replace(edit, reading=reading, encoder=encoder, together=together)
 
 
 def _owner(of: Request | Text) -> tuple:

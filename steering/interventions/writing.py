@@ -30,10 +30,10 @@ from probes.generate import (
 )
 from probes.models import Model
 from probes.records import Refusal, Rollout
-from steering.interventions.operations import Intervention, LogitBias
+from steering.interventions.readings import Operation
 from steering.interventions.steer import LOGITS, Steer
 
-Settings = Mapping[Hashable, Sequence[Intervention | LogitBias]]
+Settings = Mapping[Hashable, Sequence[Operation]]
 
 
 class Steered:
