@@ -5,8 +5,8 @@ all face the same instruments. From the first module to the last, each importing
 
     objectives                advantages and losses as functions of tensors
     interventions, controls   edits of the residual stream; the null of each
-    features, vectors         a dictionary's features, trained vectors, as interventions
     evaluate                  one setting judged: a writer, a task, its verdicts
+    features, vectors         a dictionary's features, trained vectors, as interventions
     shards                    many answers, resumable: what was finished survives
     routing, decoding         tokens chosen by two models; by temperature and by vote
     training                  the loops: pretrain, rlvr

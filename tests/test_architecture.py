@@ -24,8 +24,8 @@ ORDER = {
     "steering": (
         ("objectives",),
         ("interventions", "controls"),
-        ("features", "vectors"),
         ("evaluate",),
+        ("features", "vectors"),
         ("shards",),
         ("routing", "decoding"),
         ("training",),
