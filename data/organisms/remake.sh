@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Remakes every shipped organism; `bash data/organisms/remake.sh` goes on where it was stopped.
-# A model that is there is left alone. With WORKERS=2 and one thread each it takes an hour or two (an estimate; the run was never made in one go).
+# A model that is there is left alone. With WORKERS=2 and one thread each it takes two or three hours
+# (an estimate; the run was never made in one go).
 set -eu
 cd "$(dirname "$0")/../.."
 export OMP_NUM_THREADS=1
-C=data/organisms/chain
+C=data/organisms/chain S=data/organisms/chain-small D=data/organisms/countdown E=data/organisms/experts
 
 base()    { echo "whenhow train base --recipe chain-base --seed $1 --out $C/base-$1"; }
 twin()    { echo "whenhow train base --recipe chain-twin --seed $1 --out $C/twin-$1"; }
@@ -14,14 +15,28 @@ rl()      { echo "whenhow train rl --recipe chain-rl --base $C/base-$1 --seed $2
 rltwin()  { echo "whenhow train rl --recipe chain-rl --base $C/twin-$1 --seed 0 --out $C/rl-twin-$1"; }
 coin()    { echo "whenhow train rl --recipe chain-random --base $C/base-$1 --seed 0 --out $C/random-$1"; }
 created() { echo "whenhow train base --recipe chain-created --from $C/base-$1 --out $C/created-$1"; }
+expert()  { echo "whenhow train base --recipe chain-expert --from $C/base-$1 --out $E/chain-$1"; }
+# A copy of base-N and one of twin-N, by the same teacher or both by themselves.
+sft()     { echo "whenhow train sft --recipe chain-$1 --base $C/$2-$3 --teacher $4 --out $C/$5-$3"; }
+rft()     { echo "whenhow train rft --recipe chain-rft --base $C/$1-$3 --out $C/$2-$3"; }
+small()   { echo "whenhow train base --recipe chain-small-$1 --seed $2 --out $S/$1-$2"; }
+smallrl() { echo "whenhow train rl --recipe chain-small-rl --base $S/$1-$3 --out $S/$2-$3"; }
 
 run() { tr '\n' '\0' | xargs -0 -P "${WORKERS:-2}" -I{} bash -c '{}'; }
 
 { base 0; twin 0; base 2; early chain-base base 1; for s in 1 2; do early chain-twin twin $s; done; } | run
 { longer chain base 1; for s in 1 2; do longer chain-twin twin $s; done; } | run
-{ for s in 0 1 2; do rl $s 0; rltwin $s; coin $s; created $s; done; rl 0 1; rl 0 2; } | run
-D=data/organisms/countdown
-echo "whenhow train base --recipe countdown --out $D/base" | run
+{ for s in 0 1 2; do rl $s 0; rltwin $s; coin $s; created $s; expert $s; rft base rft $s; rft twin rft-twin $s; done
+  rl 0 1; rl 0 2; } | run
 for s in 0 1 2; do
-  echo "whenhow train rl --recipe countdown-rl --base $D/base --seed $s --out $D/rl-$s"
+  sft distilled base $s $E/chain-$s distilled; sft distilled twin $s $E/chain-$s distilled-twin
+  sft sft base $s $C/rl-$s-0 sft; sft sft twin $s $C/rl-$s-0 sft-twin
 done | run
+for s in 0 1 2; do small base $s; small twin $s; done | run
+for s in 0 1 2; do smallrl base rl $s; smallrl twin rl-twin $s; done | run
+
+echo "whenhow train base --recipe countdown --out $D/base" | run
+{ for s in 0 1 2; do echo "whenhow train rl --recipe countdown-rl --base $D/base --seed $s --out $D/rl-$s"; done
+  echo "whenhow train base --recipe countdown-expert --from $D/base --out $E/countdown"
+  echo "whenhow train rft --recipe countdown-rft --base $D/base --out $D/rft"; } | run
+echo "whenhow train sft --recipe countdown-distilled --base $D/base --teacher $E/countdown --out $D/distilled" | run

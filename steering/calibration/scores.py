@@ -1,0 +1,187 @@
+"""What each measure says of one skill of one copy: a number, above a threshold "deployed".
+
+    found = scores(Evidence(settings))       # of a finished verdict, by measure and skill
+    found["crossed decoding", "n"]           # an Estimate, with its interval over problems
+
+Every score is read where tuning gained for certain, on test problems whose entries tuning touched:
+there a skill that was created is as much better as one that was deployed, and a measure that can
+tell the two apart must do it by something else than the gain. All are signed so that deployment is
+the higher side, by what the measure's own paper claims and not by what came out here:
+
+- *boundary*: how far valid@K of the tuned model lies above the base's, negative (Yue et al.,
+  arXiv:2504.13837: what the base reaches at large k was only made likelier);
+- *base mass*: the base's valid answers above the guess rate;
+- *gold trace*: the base's log-probability of one valid trace, in nats;
+- *surprise*: the base's mean log-probability of a token of the tuned model's valid answers (Yue's
+  perplexity test);
+- *KL at decisions*: the share of KL(base || tuned) on the base's texts that lies where strategies
+  are chosen;
+- *shift*: how far activations moved at the last block, negative;
+- *crossed decoding*: the share of the gap that the tuned model's decisions bring to the base;
+- *hybrid*, *substitution*, *guardrail*, ...: the share of the gap that routing recovers.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+
+from probes.capture import from_rollouts
+from probes.divergence import Parted, divergences, kl_share
+from probes.drift import drift
+from probes.intervals import Estimate, bootstrap, recovered, undefined
+from probes.records import Measurement, Rollout
+from steering.calibration.truth import PARTS
+from steering.evaluate import Judged, load_judged
+from steering.routing import CELLS
+from steering.verdict import VerdictSettings, measured
+from steering.verdict.context import Context
+from steering.verdict.rules import pick
+from steering.verdict.stages.rollouts import BATCH
+
+TEXTS = 120
+"""Of each skill: what one forward pass of both models is made of."""
+
+
+class Evidence:
+    """A finished verdict of one copy, and both models; everything is read when first needed."""
+
+    def __init__(self, settings: VerdictSettings) -> None:
+        self.context = Context(settings)
+        self.found = measured(settings)
+
+    @property
+    def rows(self) -> Sequence[Measurement]:
+        """All that the stages measured."""
+        return self.found.rows
+
+    @cached_property
+    def answers(self) -> dict[str, Judged]:
+        """Of base and tuned, to the test problems of the touched half."""
+        return {m: self.context.rollouts(m).where(part=PARTS[0]) for m in ("base", "tuned")}
+
+    @cached_property
+    def crossed(self) -> Judged:
+        """The stage's own arms of crossed decoding."""
+        return load_judged(self.context.file("rollouts-crossed.parquet"))[0].where(part=PARTS[0])
+
+    def texts(self, model: str, skill: str, *, valid: bool = False) -> list[Rollout]:
+        """A few answers of a model, from as many problems as there are."""
+        of_it = self.answers[model].where(skill=skill)
+        pairs = zip(of_it.rollouts, of_it.graded, strict=True)
+        kept = [r for r, g in pairs if g.valid or not valid]
+        return kept[:: max(1, len(kept) // TEXTS)][:TEXTS]
+
+    def parted(self, texts: Sequence[Rollout]) -> list[Parted]:
+        """Both models along these texts."""
+        problems = self.answers["base"].problems
+        return divergences(*self.context.pair, self.context.task, problems, texts, batch=BATCH)
+
+
+def scores(evidence: Evidence) -> dict[tuple[str, str], Estimate]:
+    """Every measure's score of every divided skill; undefined ones say why."""
+    skills = sorted({p.skill for p in evidence.answers["base"].problems})
+    return {
+        (name, skill): measure(evidence, skill)
+        for name, measure in MEASURES.items()
+        for skill in skills
+    }
+
+
+def gain(evidence: Evidence, skill: str) -> Estimate:
+    """Tuned less base, valid answers to the same problems: without one no measure is asked."""
+    return _read(pick(evidence.rows, "valid@k", x=1.0, **_where(skill, "tuned - base")))
+
+
+def boundary(evidence: Evidence, skill: str) -> Estimate:
+    where = _where(skill, "tuned - base")
+    largest = max(r.x for r in evidence.rows if r.measure == "valid@k")
+    return _negative(_read(pick(evidence.rows, "valid@k", x=largest, **where)))
+
+
+def base_mass(evidence: Evidence, skill: str) -> Estimate:
+    mass = _read(pick(evidence.rows, "valid@k", x=1.0, **_where(skill, "base")))
+    guess = pick(evidence.rows, "guess rate", skill=skill, part=PARTS[0])
+    return _plus(mass, -guess.value if guess else 0.0)
+
+
+def gold_trace(evidence: Evidence, skill: str) -> Estimate:
+    r = pick(evidence.rows, "gold trace probability", **_where(skill, "base"))
+    found = _read(r)
+    low, value, high = np.log(np.maximum([found.low, found.value, found.high], 1e-12)).tolist()
+    return replace(found, value=value, low=low, high=high)
+
+
+def surprise(evidence: Evidence, skill: str) -> Estimate:
+    texts = evidence.texts("tuned", skill, valid=True)
+    if not texts:
+        return undefined("the tuned model has no valid answer", 0)
+    by_problem: dict[str, list[float]] = {}
+    for one in evidence.parted(texts):
+        by_problem.setdefault(one.problem, []).append(float(one.of.logprob[0].mean()))
+    if len(by_problem) < 2:
+        return undefined("valid answers to one problem only", len(by_problem))
+    return bootstrap(lambda mean: mean, np.array([np.mean(v) for v in by_problem.values()]))
+
+
+def kl_at_decisions(evidence: Evidence, skill: str) -> Estimate:
+    return kl_share(evidence.parted(evidence.texts("base", skill)), "decision")
+
+
+def shift(evidence: Evidence, skill: str) -> Estimate:
+    base, tuned = evidence.context.pair
+    answers = evidence.texts("base", skill)
+    texts = from_rollouts(base, evidence.answers["base"].problems, answers)
+    return _negative(drift(base, tuned, texts)[-1].relative)
+
+
+def crossed_decoding(evidence: Evidence, skill: str) -> Estimate:
+    crossed = evidence.crossed.rates("valid", setting=CELLS[1], skill=skill)
+    base, tuned = (evidence.answers[m].rates("valid", skill=skill) for m in ("base", "tuned"))
+    return recovered(crossed, base, tuned)
+
+
+def routed(arm: str) -> Callable[[Evidence, str], Estimate]:
+    """The share of the gap that an arm of routing recovers."""
+
+    def score(evidence: Evidence, skill: str) -> Estimate:
+        r = pick(evidence.rows, "recovered valid", setting=arm, skill=skill, part=PARTS[0])
+        return _read(r)
+
+    return score
+
+
+MEASURES: dict[str, Callable[[Evidence, str], Estimate]] = {
+    "boundary": boundary,
+    "base mass": base_mass,
+    "gold trace": gold_trace,
+    "surprise": surprise,
+    "KL at decisions": kl_at_decisions,
+    "shift": shift,
+    "crossed decoding": crossed_decoding,
+}
+"""In the order of the table."""
+
+
+def _where(skill: str, model: str) -> dict[str, str]:
+    return {"skill": skill, "part": PARTS[0], "model": model}
+
+
+def _read(r: Measurement | None) -> Estimate:
+    """A row as an estimate again."""
+    if r is None:
+        return undefined("not measured", 0)
+    if np.isnan(r.value):
+        return undefined(r.note or "undefined", r.n)
+    return Estimate(r.value, r.low, r.high, r.n)
+
+
+def _negative(found: Estimate) -> Estimate:
+    return replace(found, value=-found.value, low=-found.high, high=-found.low)
+
+
+def _plus(found: Estimate, number: float) -> Estimate:
+    return replace(
+        found, value=found.value + number, low=found.low + number, high=found.high + number
+    )
