@@ -44,6 +44,7 @@ def replay(
     batch: int = 64,
     stop_after: int | None = None,
     gradients: bool = False,
+    keep: int = 0,
 ) -> Iterator[Replayed]:
     """Compute finished sequences, in batches of similar length.
 
@@ -56,6 +57,7 @@ def replay(
         batch: most rows of a pass; fewer where the sequences are long.
         stop_after: the deepest layer that is needed. Later ones don't run, and there are no logits.
         gradients: keep the graph, to train through it.
+        keep: logits of so many of the last columns only; 0: of all.
 
     Raises:
         Refusal: a sequence is empty or longer than the context.
@@ -74,7 +76,7 @@ def replay(
         count = max(1, min(batch, MASK_CELLS // width**2))
         rows = order[-count:][::-1]
         del order[-count:]
-        yield _run(masks, taps, sequences, rows, [requests[i] for i in rows], gradients)
+        yield _run(masks, taps, sequences, rows, [requests[i] for i in rows], gradients, keep)
 
 
 def _run(
@@ -84,6 +86,7 @@ def _run(
     rows: list[int],
     requests: list[Request],
     gradients: bool,
+    keep: int,
 ) -> Replayed:
     lengths = np.array([len(sequences[i]) for i in rows])
     width = int(lengths.max())
@@ -96,5 +99,5 @@ def _run(
     logits = None
     inference = torch.inference_mode(not gradients)
     with inference, torch.set_grad_enabled(gradients), taps.on(now):
-        logits = masks.run(tokens, now, masks.fresh(now))
+        logits = masks.run(tokens, now, masks.fresh(now), keep=keep)
     return Replayed(rows, logits, now)
