@@ -36,6 +36,8 @@ CHOOSERS = ("base", "tuned", "steered", "among")
 """Who chose a token: the base; the tuned model; the base under a push; the tuned model among the
 base's likeliest tokens only."""
 
+MODELS = ("base", "tuned")
+
 FIELDS = (
     "token",
     "chooser",
@@ -57,48 +59,40 @@ Key = tuple[str, int, Hashable]
 class View:
     """What a router may look at: every row's two next-token distributions and residuals.
 
-    Everything is computed when it is first asked for.
+    Row 0 of `pair` is the base's logits, row 1 the tuned model's: side by side, each question costs
+    one operation for both. What is asked for is computed then, once.
     """
 
     def __init__(
-        self,
-        turn: Turn,
-        base: Float[Tensor, "rows vocab"],
-        tuned: Float[Tensor, "rows vocab"],
-        newest: tuple[Keep, Keep],
+        self, turn: Turn, pair: Float[Tensor, "2 rows vocab"], newest: tuple[Keep, Keep]
     ) -> None:
         """Logits of both models, and what their observers kept."""
-        self.turn, self.base, self.tuned, self._newest = turn, base, tuned, newest
+        self.turn, self.pair, self._newest = turn, pair, newest
+
+    @property
+    def device(self) -> torch.device:
+        """Where the base is, and all that the router gives."""
+        return self.pair.device
 
     @cached_property
-    def base_top(self) -> Int[Tensor, " rows"]:
-        """The base's likeliest token."""
-        return self.base.argmax(-1)
+    def top(self) -> Int[Tensor, "2 rows"]:
+        """Each model's likeliest token."""
+        return self.pair.argmax(-1)
 
     @cached_property
-    def tuned_top(self) -> Int[Tensor, " rows"]:
-        """The tuned model's likeliest token."""
-        return self.tuned.argmax(-1)
-
-    @cached_property
-    def base_log(self) -> Float[Tensor, "rows vocab"]:
-        """The base's log-probabilities at temperature 1."""
-        return torch.log_softmax(self.base.float(), -1)
-
-    @cached_property
-    def tuned_log(self) -> Float[Tensor, "rows vocab"]:
-        """The tuned model's log-probabilities at temperature 1."""
-        return torch.log_softmax(self.tuned.float(), -1)
+    def logs(self) -> Float[Tensor, "2 rows vocab"]:
+        """Each model's log-probabilities at temperature 1."""
+        return torch.log_softmax(self.pair.float(), -1)
 
     @cached_property
     def kl(self) -> Float[Tensor, " rows"]:
         """KL(tuned || base), in nats and float64."""
-        p, q = self.tuned_log.double(), self.base_log.double()
+        q, p = self.logs.double()
         return torch.where(p.exp() > 0, p.exp() * (p - q), 0.0).sum(-1).clamp_min(0)
 
     def residual(self, model: str, site: str) -> Float[Tensor, "rows d"]:
         """The newest residual of "base" or "tuned" at a site that the writer reads."""
-        return self._newest[("base", "tuned").index(model)].newest[site]
+        return self._newest[MODELS.index(model)].newest[site]
 
 
 @dataclass(frozen=True)
@@ -199,7 +193,7 @@ class Hybrid:
         if pushes is not None:
             check_vectors(pushes.vectors, base)
             self.branches = Branches(base, pushes.vectors.site)
-        kept = tuple(Keep([s for m, s in reads if m == of]) for of in ("base", "tuned"))
+        kept = tuple(Keep([s for m, s in reads if m == of]) for of in MODELS)
         self.kept: tuple[Keep, Keep] = kept  # type: ignore[assignment]
         watching = [kept[0], self.branches.keep] if self.branches else [kept[0]]
         self.steppers = (Stepper(base, watching), Stepper(tuned, [kept[1]]))
@@ -209,57 +203,54 @@ class Hybrid:
         """One token for each row, from the distribution of who the router chose."""
         ours, theirs = self.steppers
         base = ours.forward(tokens.to(ours.model.device))
-        tuned = theirs.forward(tokens.to(theirs.model.device)).to(base.device)
-        view = View(turn, base, tuned, self.kept)
+        tuned = theirs.forward(tokens.to(theirs.model.device))
+        view = View(turn, torch.stack([base, tuned.to(base.device, base.dtype)]), self.kept)
         plan = self.router(view)
-        logits = torch.where((plan.who == TUNED)[:, None], tuned, base)
+        logits = torch.where((plan.who == TUNED)[:, None], view.pair[1], base)
         if plan.among:
             narrow = (plan.who == AMONG)[:, None]
-            logits = torch.where(narrow, among(base, tuned, plan.among), logits)
+            logits = torch.where(narrow, among(base, view.pair[1], plan.among), logits)
         category = torch.full_like(plan.who, -1)
         coefficient = torch.zeros(plan.who.shape, device=base.device)
         if plan.categories is not None:
             rows = (plan.who == STEERED).nonzero()[:, 0]
             if len(rows):
-                steered, at = self._steered(rows, plan, view)
-                logits[rows] = steered
-                category[rows] = plan.categories[rows, at]
-                assert plan.coefficients is not None, "a category comes with its coefficient"
-                coefficient[rows] = plan.coefficients[rows, at].to(coefficient)
+                self._steer(rows, plan, view, (logits, category, coefficient))
         choice = choose(logits, turn.uniforms, turn.decoding)
         self._record(view, plan, choice, category, coefficient)
         return choice
 
-    def _steered(self, rows: Tensor, plan: Plan, view: View) -> tuple[Tensor, Tensor]:
-        """Logits of the candidate that was taken in each of these rows, and which it was."""
-        assert plan.categories is not None
-        assert plan.coefficients is not None
-        if self.branches is None or self.pushes is None:
+    def _steer(
+        self, rows: Tensor, plan: Plan, view: View, into: tuple[Tensor, Tensor, Tensor]
+    ) -> None:
+        """Logits, category and coefficient of the candidate that each of these rows takes."""
+        if self.branches is None or self.pushes is None or plan.categories is None:
             raise Refusal("the router steers, and the writer was given no vectors to steer with.")
-        residual = self.branches.keep.newest[self.branches.site]
-        pushes = self.pushes(plan.categories[rows], plan.coefficients[rows], residual[rows])
-        found = self.branches.logits(self.steppers[0], rows, pushes)
-        if found.shape[1] == 1:
-            return found[:, 0], torch.zeros_like(rows)
-        drawn = candidate_tokens(found, view.turn.uniforms[rows.cpu().numpy()], view.turn.decoding)
-        # Of equally likely ones the first, as the order of coefficients has it.
-        at = view.tuned_log[rows].gather(1, drawn).argmax(1)
-        return found[torch.arange(len(rows), device=at.device), at], at
+        assert plan.coefficients is not None, "a category comes with its coefficient"
+        kinds, sizes = plan.categories[rows], plan.coefficients[rows]
+        residual = self.branches.keep.newest[self.branches.site][rows]
+        found = self.branches.logits(self.steppers[0], rows, self.pushes(kinds, sizes, residual))
+        at = torch.zeros_like(rows)[:, None]
+        if found.shape[1] > 1:
+            u = view.turn.uniforms[rows.cpu().numpy()]
+            drawn = candidate_tokens(found, u, view.turn.decoding)
+            # Of equally likely ones the first, as the order of coefficients has it.
+            at = view.logs[1, rows].gather(1, drawn).argmax(1, keepdim=True)
+        logits, category, coefficient = into
+        logits[rows] = found.gather(1, at[..., None].expand(-1, -1, found.shape[2]))[:, 0]
+        category[rows] = kinds.gather(1, at)[:, 0]
+        coefficient[rows] = sizes.gather(1, at)[:, 0].to(coefficient)
 
     def _record(
         self, view: View, plan: Plan, choice: Choice, category: Tensor, coefficient: Tensor
     ) -> None:
-        tokens = choice.tokens[:, None]
-        base, tuned = (
-            (x.gather(1, tokens)[:, 0].float() - torch.logsumexp(x.float(), -1)).exp()
-            for x in (view.base, view.tuned)
-        )
-        many = torch.where(plan.who == AMONG, plan.among, 0)
-        nan = torch.full_like(base, float("nan"))
-        columns = [choice.tokens, plan.who, category, coefficient, many, base, tuned]
-        columns += [view.base_top, view.tuned_top, view.kl if self.kl else nan]
-        # One transfer a step; float64 holds every token id exactly.
-        values = torch.stack([c.double() for c in columns]).cpu().numpy()
+        tokens = choice.tokens
+        probs = view.logs.gather(2, tokens.expand(2, -1)[..., None])[..., 0].exp()
+        many = torch.where(plan.who == AMONG, plan.among, 0) if plan.among else 0 * tokens
+        kl = view.kl if self.kl else torch.full_like(coefficient, float("nan"))
+        # One transfer a step, of the widest type among them: float32 holds ids below 2^24 exactly.
+        columns = [tokens, plan.who, category, coefficient, many, *probs, *view.top, kl]
+        values = torch.cat(columns).reshape(len(columns), -1).cpu().numpy()
         self.log.add(view.turn.requests, [len(w) for w in view.turn.written], values)
 
 

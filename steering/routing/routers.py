@@ -10,8 +10,9 @@ behind an open gate is a push of the base (`Steer`), the tuned model's own token
 tuned model's choice among the base's likeliest tokens (`Among`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from probes.generate import uniforms
 from probes.records import Refusal
 from probes.taxonomy.record import Taxonomy
 from steering.routing.crossed import Chooser
-from steering.routing.hybrid import AMONG, BASE, FIELDS, STEERED, TUNED, Key, Plan, View
+from steering.routing.hybrid import AMONG, BASE, FIELDS, MODELS, STEERED, TUNED, Key, Plan, View
 from steering.vectors.record import Vectors
 
 Gate = Callable[[View], Bool[Tensor, " rows"]]
@@ -39,6 +40,26 @@ class Steer:
 
     categories: Categories
     coefficients: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        """Refuse a choice of nothing."""
+        if not self.coefficients:
+            raise Refusal("no coefficient was given: there is no candidate to steer with.")
+
+    @cached_property
+    def sizes(self) -> Float[Tensor, " coefficients"]:
+        """The coefficients as a tensor."""
+        return torch.tensor(self.coefficients, dtype=torch.float32)
+
+    def candidates(
+        self, view: View
+    ) -> tuple[Int[Tensor, "rows candidates"], Float[Tensor, "rows candidates"]]:
+        """Every category at every coefficient, the coefficients of a category side by side."""
+        kinds, sizes = self.categories(view), self.sizes.to(view.device)
+        rows, count = kinds.shape
+        shape = rows, count, len(sizes)
+        pairs = kinds[..., None].expand(shape), sizes.expand(shape)
+        return pairs[0].reshape(rows, -1), pairs[1].reshape(rows, -1)
 
 
 @dataclass(frozen=True)
@@ -70,21 +91,10 @@ class Gated:
         opened = self.gate(view)
         if isinstance(self.then, Steer):
             who = torch.where(opened, STEERED, BASE)
-            return Plan(who, *candidates(self.then.categories(view), self.then.coefficients))
+            return Plan(who, *self.then.candidates(view))
         if isinstance(self.then, Among):
             return Plan(torch.where(opened, AMONG, BASE), among=self.then.count)
         return Plan(torch.where(opened, TUNED, BASE))
-
-
-def candidates(
-    kinds: Int[Tensor, "rows kinds"], coefficients: Sequence[float]
-) -> tuple[Int[Tensor, "rows candidates"], Float[Tensor, "rows candidates"]]:
-    """Every category at every coefficient, the coefficients of a category side by side."""
-    if not coefficients:
-        raise Refusal("no coefficient was given: there is no candidate to steer with.")
-    each = torch.tensor(coefficients, dtype=torch.float32, device=kinds.device)
-    rows, count = kinds.shape
-    return kinds.repeat_interleave(len(each), 1), each.repeat(count).expand(rows, -1)
 
 
 # ------------------------------------------------------------------ gates
@@ -92,17 +102,17 @@ def candidates(
 
 def disagree(view: View) -> Bool[Tensor, " rows"]:
     """Where the two models' likeliest tokens differ: the gate of Venhoff et al."""
-    return view.base_top != view.tuned_top
+    return view.top[0] != view.top[1]
 
 
 def always(view: View) -> Bool[Tensor, " rows"]:
     """At every token."""
-    return torch.ones_like(view.base_top, dtype=torch.bool)
+    return torch.ones_like(view.top[0], dtype=torch.bool)
 
 
 def never(view: View) -> Bool[Tensor, " rows"]:
     """Nowhere: the base by itself."""
-    return torch.zeros_like(view.base_top, dtype=torch.bool)
+    return torch.zeros_like(view.top[0], dtype=torch.bool)
 
 
 def kl_above(threshold: float) -> Gate:
@@ -112,11 +122,11 @@ def kl_above(threshold: float) -> Gate:
 
 def entropy_above(threshold: float, *, of: str = "base") -> Gate:
     """Where the next-token distribution of "base" or "tuned" has an entropy above so many nats."""
-    if of not in ("base", "tuned"):
+    if of not in MODELS:
         raise Refusal(f"entropy of {of!r}: it is that of base or tuned.")
 
     def gate(view: View) -> Bool[Tensor, " rows"]:
-        log = (view.base_log if of == "base" else view.tuned_log).double()
+        log = view.logs[MODELS.index(of)].double()
         return torch.where(log > -torch.inf, -log.exp() * log, 0.0).sum(-1) > threshold
 
     return gate
@@ -132,7 +142,7 @@ def at_rates(rates: Mapping[str, float], *, seed: int = 0) -> Gate:
     def gate(view: View) -> Bool[Tensor, " rows"]:
         turn = view.turn
         chance = np.array([rates[r.problem] for r in turn.requests])
-        return torch.from_numpy(drawn(view) < chance).to(view.base.device)
+        return torch.from_numpy(drawn(view) < chance).to(view.device)
 
     return gate
 
@@ -142,7 +152,7 @@ def by_rule(chooser: Chooser) -> Gate:
 
     def gate(view: View) -> Bool[Tensor, " rows"]:
         pairs = zip(view.turn.requests, view.turn.written, strict=True)
-        return torch.tensor([chooser(r, w) for r, w in pairs], device=view.base.device)
+        return torch.tensor([chooser(r, w) for r, w in pairs], device=view.device)
 
     return gate
 
@@ -161,7 +171,7 @@ def by_taxonomy(taxonomy: Taxonomy, vectors: Vectors) -> Categories:
     def categories(view: View) -> Int[Tensor, "rows kinds"]:
         x = view.residual("tuned", taxonomy.site)
         found = lines.to(x.device)[taxonomy.category(x)]
-        return found.to(view.base.device)[:, None]
+        return found.to(view.device)[:, None]
 
     return categories
 
@@ -188,7 +198,7 @@ def by_chance(count: int, *, seed: int = 0) -> Categories:
 
     def categories(view: View) -> Int[Tensor, "rows kinds"]:
         chosen = torch.from_numpy((drawn(view) * count).astype(np.int64))
-        return chosen.to(view.base.device)[:, None]
+        return chosen.to(view.device)[:, None]
 
     return categories
 
@@ -197,8 +207,8 @@ def every(count: int) -> Categories:
     """All categories, for an oracle to choose from."""
 
     def categories(view: View) -> Int[Tensor, "rows kinds"]:
-        every = torch.arange(count, device=view.base.device)
-        return every.expand(len(view.base), -1)
+        every = torch.arange(count, device=view.device)
+        return every.expand(view.pair.shape[1], -1)
 
     return categories
 
@@ -246,7 +256,7 @@ def recorded(answers: Mapping[Key, Float[np.ndarray, "tokens f"]]) -> Callable[[
                     f"{len(written)} is asked for: it is of other requests, or of other models."
                 )
             rows.append(known[len(written)])
-        table = torch.from_numpy(np.array(rows)).to(view.base.device)
+        table = torch.from_numpy(np.array(rows)).to(view.device)
         steered = bool((table[:, who] == STEERED).any())
         return Plan(
             table[:, who].long(),
