@@ -8,6 +8,8 @@
     Moved(y - x, rank=5).overlap(directions)           # the subspace that tuning moved
     angle(a, b, used, problems), transfer(a, b, used, problems)       # at marked decisions
     promoted(lens(base), a, b, problems)               # what the difference says, by logit lens
+    firing_shift(active(sae, x), active(sae, y))       # how often each latent of a dictionary fires
+    latent_scaling(sae, own, other).nu()               # 0: its own model's direction, 1: shared
 
 Everything here is descriptive, and no line of a verdict: a large shift is no evidence of a new
 skill and a small one none against it (a bias on one logit changes every decision). So each number
@@ -24,10 +26,14 @@ base's: measure on both, apart.
     transfer     a strategy's direction before and after; each model's probe on the other
     subspace     what tuning moved: its dimension, its principal angles
     lens         which tokens the difference promotes
+    features     a dictionary's latents: how often they fire, what they still explain
+    scaling      whether a latent's direction is there in the other model
 """
 
+from probes.drift.features import FiringShift, firing_shift, fvu_table
 from probes.drift.lens import Lens, Promoted, lens, promoted, readout
 from probes.drift.reading import Spots, marks, read, spread
+from probes.drift.scaling import Scaling, latent_scaling
 from probes.drift.shift import Shift, drift
 from probes.drift.similarity import cka, hsic, without_means
 from probes.drift.subspace import Moved, chance, random_overlap
@@ -35,8 +41,10 @@ from probes.drift.transfer import Angle, Transfer, angle, transfer
 
 __all__ = [
     "Angle",
+    "FiringShift",
     "Lens",
     "Moved",
+    "Scaling",
     "Promoted",
     "Shift",
     "Spots",
@@ -45,7 +53,10 @@ __all__ = [
     "chance",
     "cka",
     "drift",
+    "firing_shift",
+    "fvu_table",
     "hsic",
+    "latent_scaling",
     "lens",
     "marks",
     "promoted",

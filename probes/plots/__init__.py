@@ -14,12 +14,14 @@ for byte. Where a figure's rows are missing, it says so instead of showing an em
     crossing     crossing: who decides, who executes
     directions   directions: AUC and cosine by layer; activation_shift
     steering     dose_response
+    features     FEATURES: dictionaries, before and after
     summary      the main question at one look
 """
 
 from probes.plots.boundary import pass_at_k
 from probes.plots.crossing import crossing
 from probes.plots.directions import activation_shift, directions
+from probes.plots.features import FEATURES
 from probes.plots.steering import dose_response
 from probes.plots.strategies import strategy_mix
 from probes.plots.summary import summary
@@ -36,6 +38,7 @@ FIGURES = {
 """Every figure by the name of its files."""
 
 __all__ = [
+    "FEATURES",
     "FIGURES",
     "activation_shift",
     "crossing",

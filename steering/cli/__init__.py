@@ -10,6 +10,8 @@
     whenhow divergence                                # where base and tuned part in what they say
     whenhow boundary                                  # pass@k and its critics, with nulls
     whenhow drift                                     # how tuning moved the activations
+    whenhow sae train --model DIR --task chain --out DIR/sae/blocks.1.hook_resid_post
+    whenhow sae score --sae DIR/sae/SITE              # latents of reasoning; before and after RL
     whenhow calibrate                                 # the verdict, where the truth is known
 
 A verb is a frozen dataclass: fields are flags, the docstrings below them the help. Standard output
@@ -38,6 +40,7 @@ from steering.cli.boundary import Boundary
 from steering.cli.calibrate import Calibrate
 from steering.cli.divergence import Divergence
 from steering.cli.drift import Drift
+from steering.cli.sae import SaeScore, SaeShow, SaeTrain
 from steering.cli.sample import Sample
 from steering.cli.train import TrainBase, TrainRft, TrainRl, TrainSft
 from steering.cli.verdict import Verdict
@@ -72,6 +75,17 @@ class Train:
     )
 
 
+@dataclass(frozen=True)
+class Dictionaries:
+    """Sparse dictionaries of a model's activations, in SAELens' format."""
+
+    verb: (
+        Annotated[SaeTrain, subcommand("train", prefix_name=False)]
+        | Annotated[SaeScore, subcommand("score", prefix_name=False)]
+        | Annotated[SaeShow, subcommand("show", prefix_name=False)]
+    )
+
+
 VERBS: Any = (
     Annotated[Verdict, subcommand("verdict")]
     | Annotated[Train, subcommand("train")]
@@ -79,6 +93,7 @@ VERBS: Any = (
     | Annotated[Divergence, subcommand("divergence")]
     | Annotated[Boundary, subcommand("boundary")]
     | Annotated[Drift, subcommand("drift")]
+    | Annotated[Dictionaries, subcommand("sae")]
     | Annotated[Calibrate, subcommand("calibrate")]
 )
 
@@ -98,7 +113,7 @@ def main(args: Sequence[str] | None = None) -> None:
     os.environ.setdefault(
         "HF_HUB_DISABLE_PROGRESS_BARS", "1"
     )  # a bar for each file read or written
-    sys.exit(status(verb.verb if isinstance(verb, Train) else verb))
+    sys.exit(status(verb.verb if isinstance(verb, (Train, Dictionaries)) else verb))
 
 
 def status(verb: Verb) -> int:
