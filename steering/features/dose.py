@@ -117,7 +117,8 @@ def feature_arms(
     """The feature and its controls, at every strength."""
     kind, seed = f"feature {latent}", settings.seed
     seeds = [(seed * sae.latents + latent) * settings.draws + i for i in range(settings.draws)]
-    others = same_rate(sae, latent, settings.draws, seed=seed)
+    known = FeatureEdit(settings.op, sae, latent)  # refuses before the draw of others
+    others = same_rate(sae, known.latent, settings.draws, seed=seed)
     arms = []
     for x in settings.strengths:
         edit = FeatureEdit(

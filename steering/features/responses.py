@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from probes.intervals import Estimate, bootstrap, difference, rate
+from probes.intervals import Estimate, bootstrap, difference, rate, undefined
 from probes.measurements import row
 from probes.records import Measurement
 from probes.strategies import mark, shares
@@ -109,9 +109,11 @@ def _alone(
     }
     marked = [one for j in draws for one in mark(task, j.problems, j.rollouts)]
     used = {kind: next(iter(options)) for kind, options in task.decision_kinds.items()}
-    for share in shares(marked, task.decision_kinds, seed=seed):
-        if share.choice == used[share.kind]:
-            measured[f"option rate of {share.kind}"] = share.estimate
+    found_shares = shares(marked, task.decision_kinds, seed=seed)
+    of_kind = {one.kind: one.estimate for one in found_shares if one.choice == used[one.kind]}
+    for kind in used:
+        never = undefined("this decision never came up", 0)
+        measured[f"option rate of {kind}"] = of_kind.get(kind, never)
     return [row(measure, estimate, **about) for measure, estimate in measured.items()]
 
 
