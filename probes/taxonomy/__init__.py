@@ -18,7 +18,15 @@ spans) the categories are scored against them, beside k-means and a random assig
 Not here: steering by category (`steering.vectors`), figures (`probes.plots.taxonomy`).
 """
 
-from probes.taxonomy.choosing import Candidate, choose, confusion, explore, report
+from probes.taxonomy.choosing import (
+    OPENING,
+    STRATEGY,
+    Candidate,
+    choose,
+    confusion,
+    explore,
+    report,
+)
 from probes.taxonomy.files import load_taxonomy, save_taxonomy
 from probes.taxonomy.fit import SIZES, Fitted, fit
 from probes.taxonomy.record import Taxonomy
@@ -26,7 +34,9 @@ from probes.taxonomy.score import scores
 from probes.taxonomy.steps import Reading, Steps, openings, read_steps
 
 __all__ = [
+    "OPENING",
     "SIZES",
+    "STRATEGY",
     "Candidate",
     "Fitted",
     "Reading",

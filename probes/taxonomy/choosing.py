@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 
 from probes.measurements import point, row
-from probes.records import Measurement, Refusal, parse_site
+from probes.records import Measurement, Refusal
 from probes.taxonomy.fit import EPOCHS, LEAST, SIZES, fit
 from probes.taxonomy.record import Taxonomy
 from probes.taxonomy.score import assignments, scores
 from probes.taxonomy.steps import Steps
 
 BY = "ari"
+STRATEGY, OPENING = "strategy", "opening word"
+"""What the known kinds of steps are: the spans' own labels, or how each step opens."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,14 +107,29 @@ def choose(candidates: Sequence[Candidate], by: str = BY) -> Candidate:
 
 
 def report(
-    taxonomy: Taxonomy, fitted_to: Steps, steps: Steps, part: str, *, seed: int = 0
+    taxonomy: Taxonomy,
+    fitted_to: Steps,
+    steps: Steps,
+    part: str,
+    *,
+    kinds: str = STRATEGY,
+    seed: int = 0,
 ) -> list[Measurement]:
-    """Scores of the taxonomy and of both baselines on steps, as rows; `x` is the size."""
+    """Scores of the taxonomy and of both baselines on steps, as rows; `x` is the size.
+
+    Args:
+        taxonomy: fitted to `fitted_to`.
+        fitted_to: what the k-means baseline is fitted to.
+        steps: what is scored.
+        part: name of their split.
+        kinds: what their known kinds are, named in the rows.
+        seed: of baselines and resamples.
+    """
     rows = []
     for setting, found in assignments(taxonomy, fitted_to, steps, seed=seed).items():
         for measure, estimate in scores(found, steps.kinds, steps.problems, seed=seed).items():
             about = _about(taxonomy)
-            rows.append(row(measure, estimate, setting=setting, part=part, **about))
+            rows.append(row(measure, estimate, setting=setting, part=part, kind=kinds, **about))
     return rows
 
 
@@ -133,5 +150,4 @@ def confusion(taxonomy: Taxonomy, steps: Steps, part: str = "") -> list[Measurem
 
 
 def _about(taxonomy: Taxonomy) -> dict[str, Any]:
-    parse_site(taxonomy.site)
     return {"site": taxonomy.site, "x": float(len(taxonomy.encoder))}

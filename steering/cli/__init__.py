@@ -12,6 +12,8 @@
     whenhow drift                                     # how tuning moved the activations
     whenhow sae train --model DIR --task chain --out DIR/sae/blocks.1.hook_resid_post
     whenhow sae score --sae DIR/sae/SITE              # latents of reasoning; before and after RL
+    whenhow vectors train --tuned DIR --out runs/v    # vectors that steer the base, by category
+    whenhow vectors show                              # those that ship
     whenhow calibrate                                 # the verdict, where the truth is known
 
 A verb is a frozen dataclass: fields are flags, the docstrings below them the help. Standard output
@@ -43,6 +45,7 @@ from steering.cli.drift import Drift
 from steering.cli.sae import SaeScore, SaeShow, SaeTrain
 from steering.cli.sample import Sample
 from steering.cli.train import TrainBase, TrainRft, TrainRl, TrainSft
+from steering.cli.vectors import VectorsShow, VectorsTrain
 from steering.cli.verdict import Verdict
 
 
@@ -86,6 +89,16 @@ class Dictionaries:
     )
 
 
+@dataclass(frozen=True)
+class TrainedVectors:
+    """Steering vectors trained on a frozen base, a category of steps each."""
+
+    verb: (
+        Annotated[VectorsTrain, subcommand("train", prefix_name=False)]
+        | Annotated[VectorsShow, subcommand("show", prefix_name=False)]
+    )
+
+
 VERBS: Any = (
     Annotated[Verdict, subcommand("verdict")]
     | Annotated[Train, subcommand("train")]
@@ -94,6 +107,7 @@ VERBS: Any = (
     | Annotated[Boundary, subcommand("boundary")]
     | Annotated[Drift, subcommand("drift")]
     | Annotated[Dictionaries, subcommand("sae")]
+    | Annotated[TrainedVectors, subcommand("vectors")]
     | Annotated[Calibrate, subcommand("calibrate")]
 )
 
@@ -113,7 +127,7 @@ def main(args: Sequence[str] | None = None) -> None:
     os.environ.setdefault(
         "HF_HUB_DISABLE_PROGRESS_BARS", "1"
     )  # a bar for each file read or written
-    sys.exit(status(verb.verb if isinstance(verb, (Train, Dictionaries)) else verb))
+    sys.exit(status(verb.verb if isinstance(verb, (Train, Dictionaries, TrainedVectors)) else verb))
 
 
 def status(verb: Verb) -> int:

@@ -1,6 +1,6 @@
 """The current form: vectors that correct the base where it disagrees (arXiv:2510.07364v4).
 
-    vectors = fit_current(base, tuned, train, hold, taxonomy)
+    vectors = fit_current(base, tuned, train, hold, taxonomy.names)
 
 All categories' vectors are learnt at once, each with a factor kept positive by a softplus: one
 number a category, or (`network`) read off the base's residual by a small network. The constants are
@@ -18,7 +18,6 @@ from torch import Tensor
 
 from probes.models import Model
 from probes.records import Refusal
-from probes.taxonomy import Taxonomy
 from steering.vectors.places import Places
 from steering.vectors.record import Vectors, network_factor
 from steering.vectors.steered import LOSSES, steered_logits
@@ -121,9 +120,10 @@ def fit_current(
     tuned: Model,
     train: Places,
     hold: Places,
-    taxonomy: Taxonomy,
+    names: tuple[str, ...],
     settings: CurrentSettings = CurrentSettings(),  # noqa: B008 - frozen
     *,
+    taxonomy: str = "",
     progress: Callable[[int], Any] | None = None,
 ) -> Vectors:
     """Vectors that bring the base's choice at the places nearest to the tuned model's.
@@ -133,8 +133,9 @@ def fit_current(
         tuned: what it is steered towards; named in the result.
         train: places of the fit.
         hold: places of other problems: they stop a start and choose among starts.
-        taxonomy: that gave the places their categories.
+        names: of the categories.
         settings: of the training.
+        taxonomy: hash of the data of the taxonomy that the categories are of.
         progress: called with 1 after each epoch of `settings.seeds` x `settings.epochs`, and with
             what an early stop left out.
 
@@ -143,7 +144,7 @@ def fit_current(
             places (named; `allow_few` leaves it at zero).
         FloatingPointError: the loss is not finite.
     """
-    counts = checked(train, hold, taxonomy, settings)
+    counts = checked(train, hold, names, settings)
     kept = counts >= max(1, settings.least)
     best: tuple[float, list[Tensor], Learnt] | None = None
     for seed in range(settings.seed, settings.seed + settings.seeds):
@@ -167,12 +168,12 @@ def fit_current(
         vectors=vectors * learnt.kept,
         coefficients=torch.ones_like(factors) if trained else factors,
         bias=None,
-        names=taxonomy.names,
+        names=tuple(names),
         form="current",
         parameters=size,
         base=base.digest,
         tuned=tuned.digest,
-        taxonomy=taxonomy.data,
+        taxonomy=taxonomy,
         data=train.data,
         counts=tuple(int(c) for c in counts),
         network=trained,
@@ -180,7 +181,7 @@ def fit_current(
 
 
 def checked(
-    train: Places, hold: Places, taxonomy: Taxonomy, settings: CurrentSettings
+    train: Places, hold: Places, names: tuple[str, ...], settings: CurrentSettings
 ) -> Int[Tensor, " categories"]:
     """Places of each category in the fit; refusals as in `fit_current`."""
     if train.site != hold.site:
@@ -190,15 +191,17 @@ def checked(
             f"{len(shared)} problems are in the fit and held out, such as {min(shared)}: what is "
             f"chosen on a problem of the fit is not held out."
         )
+    if int(train.category.max()) >= len(names):
+        raise Refusal(f"a place is of category {int(train.category.max())} of {len(names)}.")
     if settings.seeds < 1 or settings.epochs < 1 or settings.batch < 1:
         raise Refusal(
             f"{settings.seeds} starts of {settings.epochs} epochs, batch {settings.batch}: each "
             f"must be at least 1."
         )
-    counts = torch.bincount(train.category, minlength=len(taxonomy.names))
+    counts = torch.bincount(train.category, minlength=len(names))
     few = [j for j, count in enumerate(counts.tolist()) if count < max(1, settings.least)]
     if len(few) == len(counts) or (few and not settings.allow_few):
-        told = ", ".join(f"{j} ({taxonomy.names[j]}): {counts[j]}" for j in few)
+        told = ", ".join(f"{j} ({names[j]}): {counts[j]}" for j in few)
         raise Refusal(
             f"of {len(train)} places too few are in the categories {told}; {settings.least} each "
             f"are needed. Give more problems or samples, a smaller taxonomy, or --allow-few, which "
