@@ -1,6 +1,7 @@
 # make verdict   the main job on the models that ship with the project; make verdict ARGS="--fresh"
 # make test      everything that must hold before a commit; CI runs this and nothing else
 # make check     its quick half: lint, format and types
+# make calibrate every measure scored where the truth is known; refreshes data/calibration and README
 # make bench     what it costs, beside what others take: a line of JSON each; make bench ONLY=name
 #
 # All it takes is a Python 3.11, 3.12 or 3.13 with pip. PYTHON=/path/to/python chooses one.
@@ -16,7 +17,7 @@ ONLY ?=
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: verdict test check bench install clean
+.PHONY: verdict test check calibrate bench install clean
 
 verdict: install
 	$(BIN)/whenhow verdict $(ARGS)
@@ -28,6 +29,11 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+calibrate: install
+	$(BIN)/whenhow calibrate --out runs/calibration --into README.md $(ARGS)
+	mkdir -p data/calibration
+	cp runs/calibration/calibration.* runs/calibration/figures/calibration.png data/calibration/
 
 bench: install .venv/benchmark
 	$(BIN)/python -m tests.benchmarks $(ONLY)

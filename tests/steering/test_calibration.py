@@ -10,7 +10,7 @@ import pytest
 from probes import DATA
 from probes.intervals import Estimate
 from probes.plots.calibration import calibration
-from probes.records import Refusal
+from probes.records import Refusal, read_table
 from steering.calibration import (
     Cell,
     agreement,
@@ -251,3 +251,10 @@ def test_a_stopped_calibration_goes_on_and_cells_come_in_the_order_of_the_copies
     monkeypatch.setattr(running, "cells_of", cells_of)
     found = calibrate(copies, tmp_path, workers=0)
     assert [c.copy for c in found] == asked == [c.name for c in copies]
+
+
+def test_the_readme_holds_the_table_of_the_shipped_cells():
+    """`make calibrate` puts both there; words follow from scores by the thresholds of today."""
+    cells, _ = read_table(DATA / "calibration" / "calibration.parquet", Cell)
+    readme = DATA.parent / "README.md"
+    assert between(readme, markdown(judged(cells))) == readme.read_text()
