@@ -115,10 +115,11 @@ class Pushes:
     """What each category adds to the residual, ready on the device."""
 
     def __init__(self, vectors: Vectors, device: torch.device | str = "cpu") -> None:
-        """One line a category, each with its own factor and the bias."""
-        every = torch.arange(len(vectors.vectors))
+        """One line a category, each with its own factor and the bias; a network is asked in use."""
         self.vectors = vectors
-        self.lines = vectors.pushes(every).to(device)
+        self.lines: Tensor | None = None
+        if vectors.network is None:
+            self.lines = vectors.pushes(torch.arange(len(vectors.vectors))).to(device)
 
     def __call__(
         self,
@@ -127,8 +128,14 @@ class Pushes:
         residual: Float[Tensor, "rows d"],
     ) -> Float[Tensor, "rows candidates d"]:
         """Of each candidate, coefficient x push; `residual` is the base's own at the site."""
-        del residual
-        return coefficients[..., None].to(self.lines.dtype) * self.lines[categories]
+        if self.lines is not None:
+            pushes = self.lines[categories]
+        else:
+            rows, candidates = categories.shape
+            x = residual[:, None].expand(-1, candidates, -1).reshape(rows * candidates, -1)
+            flat = self.vectors.pushes(categories.reshape(-1), 1.0, x)
+            pushes = flat.to(residual.device).reshape(rows, candidates, -1)
+        return coefficients[..., None].to(pushes.dtype) * pushes
 
 
 @dataclass

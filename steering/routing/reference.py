@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from probes.generate import Decoding, Request
@@ -37,6 +37,8 @@ class Step(NamedTuple):
 
     token: int
     chooser: str
+    base_top: int
+    tuned_top: int
     category: int = -1
     coefficient: float = 0.0
     window: int = 0
@@ -81,10 +83,11 @@ def reference(
         plain = base.net(ids.to(base.device)).logits[0, -1]
         with reading(tuned, taxonomy.site) as read:
             theirs = tuned.net(ids.to(tuned.device)).logits[0, -1]
-        step = Step(int(plain.argmax()), "base")
-        if step.token != int(theirs.argmax()):
+        ours, top = int(plain.argmax()), int(theirs.argmax())
+        step = Step(ours, "base", ours, top)
+        if ours != top:
             category = lines[int(taxonomy.category(read[0][:, -1])[0])]
-            push = vectors.pushes(torch.tensor([category]))[0].to(base.device)
+            push = pushed(base, vectors, category, ids)
             best = -torch.inf
             for size in coefficients:
                 for window in windows:
@@ -92,12 +95,25 @@ def reference(
                         token = int(base.net(ids.to(base.device)).logits[0, -1].argmax())
                     score = float(torch.log_softmax(theirs.float(), -1)[token])
                     if score > best:
-                        best, step = score, Step(token, "steered", category, size, window)
+                        best = score
+                        step = Step(token, "steered", ours, top, category, size, window)
         steps.append(step)
         tokens.append(step.token)
         if step.token in stop:
             break
     return tuple(tokens[len(prompt) :]), steps
+
+
+def pushed(
+    base: Model, vectors: Vectors, category: int, ids: Int[Tensor, "1 tokens"]
+) -> Float[Tensor, " d"]:
+    """What the category adds behind these tokens; a coefficient network reads the base there."""
+    x = None
+    if vectors.network is not None:
+        with reading(base, vectors.site) as read:
+            base.net(ids.to(base.device))
+        x = read[0][:, -1]
+    return vectors.pushes(torch.tensor([category]), 1.0, x)[0].to(base.device)
 
 
 def by_reference(
