@@ -67,12 +67,19 @@ def explore(
         progress: called with 1 after each fit.
 
     Raises:
-        Refusal: the splits share a problem, or every size is too large.
+        Refusal: the splits share a problem, every step of the choice is of one known kind, or every
+            size is too large.
     """
     if shared := set(fitted_to.problems.tolist()) & set(select.problems.tolist()):
         raise Refusal(
             f"{len(shared)} problems are in both splits, such as {min(shared)}: a choice on the "
             f"steps of the fit favours the largest dictionary."
+        )
+    if len(set(select.kinds.tolist())) < 2:
+        raise Refusal(
+            f"all {len(select.kinds)} steps of the choice are of kind {select.kinds[0]!r}: there is "
+            f"nothing to agree with. Read texts of more kinds (the base's too), or give a "
+            f"taxonomy."
         )
     able = [n for n in sizes if n * LEAST <= len(fitted_to.kinds)]
     if not able:
@@ -95,14 +102,11 @@ def choose(candidates: Sequence[Candidate], by: str = BY) -> Candidate:
     """The candidate with the highest score; of equal ones the smallest.
 
     Raises:
-        Refusal: none has a score (every step is of one kind, so no sorting can be right or wrong).
+        Refusal: none has a score.
     """
     best = max(candidates, key=lambda c: (c.score(by), -len(c.taxonomy.encoder)))
     if best.score(by) == float("-inf"):
-        raise Refusal(
-            f"no taxonomy has a defined {by}: with steps of a single known kind there is nothing "
-            f"to agree with. Read texts of more kinds (of the base too), or give a taxonomy."
-        )
+        raise Refusal(f"no taxonomy has a defined {by} to be chosen by.")
     return best
 
 

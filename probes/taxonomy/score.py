@@ -8,10 +8,12 @@
 
 Chance is not 0 for nmi and purity, and purity rises with the number of categories: read both beside
 the random assignment, which has the same sizes. Intervals resample problems: a problem drawn
-twice counts twice in the table of categories against kinds.
+twice counts twice in the table of categories against kinds. That makes resamples agree by chance a
+little more than the data do: near chance the interval of nmi can lie above its value.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
@@ -42,8 +44,8 @@ def contingency(
     return table
 
 
-def adjusted_rand(table: Table) -> Float[np.ndarray, "*resamples"]:
-    """Hubert and Arabie (1985), equation 5; nan where chance and the greatest value coincide."""
+def adjusted_rand(table: Table) -> Any:
+    """Hubert and Arabie (1985), equation 5; nan where chance is the most that is possible."""
     cells = _pairs(table).sum((-2, -1))
     found, known = _pairs(table.sum(-1)).sum(-1), _pairs(table.sum(-2)).sum(-1)
     chance = found * known / _pairs(table.sum((-2, -1)))
@@ -51,7 +53,7 @@ def adjusted_rand(table: Table) -> Float[np.ndarray, "*resamples"]:
         return (cells - chance) / ((found + known) / 2 - chance)
 
 
-def mutual_information(table: Table) -> Float[np.ndarray, "*resamples"]:
+def mutual_information(table: Table) -> Any:
     """Normalised by the arithmetic mean of the two entropies; nan where both are 0."""
     share = table / table.sum((-2, -1), keepdims=True)
     found, known = _entropy(share.sum(-1)), _entropy(share.sum(-2))
@@ -60,12 +62,12 @@ def mutual_information(table: Table) -> Float[np.ndarray, "*resamples"]:
         return 2 * (found + known - joint) / (found + known)
 
 
-def purity(table: Table) -> Float[np.ndarray, "*resamples"]:
+def purity(table: Table) -> Any:
     """Share of steps whose known kind is the commonest of their category."""
     return table.max(-1).sum(-1) / table.sum((-2, -1))
 
 
-SCORES: dict[str, Callable[[Table], np.ndarray]] = {
+SCORES: dict[str, Callable[[Table], Any]] = {
     "ari": adjusted_rand,
     "nmi": mutual_information,
     "purity": purity,
@@ -83,7 +85,7 @@ def scores(
     table = contingency(found, kinds, problems)
     flat = table.reshape(len(table), -1)
 
-    def of(score: Callable[[Table], np.ndarray]) -> Estimate:
+    def of(score: Callable[[Table], Any]) -> Estimate:
         return bootstrap_weights(
             lambda weights: score((weights @ flat).reshape(-1, *table.shape[1:])),
             len(table),
@@ -120,9 +122,9 @@ def assignments(
     }
 
 
-def _pairs(count: np.ndarray) -> np.ndarray:
+def _pairs(count: Float[np.ndarray, "..."] | np.floating) -> Any:
     return count * (count - 1) / 2
 
 
-def _entropy(share: np.ndarray) -> np.ndarray:
+def _entropy(share: Float[np.ndarray, "..."]) -> Any:
     return -(share * np.log(np.where(share > 0, share, 1.0))).sum(-1)
