@@ -82,7 +82,9 @@ def load(
             with more tokens than the model has.
     """
     folder = _folder(source)
-    files = sorted(folder.glob("*.safetensors"))
+    # Their name in Hugging Face's format; what was made of a model (vectors, a taxonomy) may lie
+    # beside its weights and is no part of it.
+    files = sorted(folder.glob("model*.safetensors"))
     _check_files(folder, files)
     config = AutoConfig.from_pretrained(folder)
     name = (config.architectures or ["a model without architectures in its config.json"])[0]

@@ -272,3 +272,11 @@ def test_the_seed_fixes_a_new_model_and_nothing_else():
     assert torch.equal(one.lm_head.weight, same.lm_head.weight)
     assert not torch.equal(one.lm_head.weight, another.lm_head.weight)
     assert one.lm_head.weight is one.model.embed_tokens.weight
+
+
+def test_what_lies_beside_the_weights_is_no_part_of_the_model(model, tmp_path):
+    """Vectors and a taxonomy ship in the folder of the model that they were made of."""
+    save(model.net, model.tokenizer, tmp_path / "m")
+    before = load(tmp_path / "m").digest
+    save_file({"vectors": torch.zeros(2, 3)}, tmp_path / "m" / "vectors.safetensors")
+    assert load(tmp_path / "m").digest == before
