@@ -105,6 +105,7 @@ def matrix(frame: pd.DataFrame, stem: Path) -> list[Path]:
 def loss(frame: pd.DataFrame, stem: Path) -> list[Path]:
     """Loss and agreement where the models part: unsteered, under the vectors, and the controls."""
     rows = pick(frame, measure=["vector loss", "vector agreement"])
+    rows = where(rows, ~rows.setting.str.contains(" - "))
     settings = list(dict.fromkeys(rows.setting)) or [""]
     places = sorted(set(rows.x)) or [-1.0]
     names = {row.x: f"{row.x:.0f} {row.kind}" if row.x >= 0 else "all" for row in rows.itertuples()}

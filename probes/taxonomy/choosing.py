@@ -77,8 +77,8 @@ def explore(
         )
     if len(set(select.kinds.tolist())) < 2:
         raise Refusal(
-            f"all {len(select.kinds)} steps of the choice are of kind {select.kinds[0]!r}: there is "
-            f"nothing to agree with. Read texts of more kinds (the base's too), or give a "
+            f"all {len(select.kinds)} steps of the choice are of kind {select.kinds[0]!r}: there "
+            f"is nothing to agree with. Read texts of more kinds (the base's too), or give a "
             f"taxonomy."
         )
     able = [n for n in sizes if n * LEAST <= len(fitted_to.kinds)]

@@ -2,8 +2,8 @@
 
 Measures: "vector loss", nats at the places of each category and of all (`kind` is "" there), and
 "vector agreement", the share of places at which the pushed base chooses the tuned model's token
-(it chooses another at every one without a push). Settings: "unsteered", "vectors", and whatever
-controls are given. Intervals resample problems.
+(it chooses another at every one without a push). Settings: "unsteered", "vectors", whatever controls
+are given, and of each "vectors - CONTROL", paired by place. Intervals resample problems.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from probes.intervals import Estimate, bootstrap, undefined
+from probes.intervals import FEW, Estimate, bootstrap, exact_rate, undefined
 from probes.measurements import row
 from probes.models import Model
 from probes.records import Measurement
@@ -46,10 +46,13 @@ def judge(
         seed: of the resamples.
     """
     arms: dict[str, Vectors | None] = {"unsteered": None, "vectors": vectors, **(controls or {})}
+    found = {setting: _at_places(base, arm, places, loss) for setting, arm in arms.items()}
+    for control in controls or {}:
+        pairs = found["vectors"].items()
+        found[f"vectors - {control}"] = {m: v - found[control][m] for m, v in pairs}
     groups = [("", -1), *((name, j) for j, name in enumerate(vectors.names))]
     rows = []
-    for setting, arm in arms.items():
-        per_place = _at_places(base, arm, places, loss)
+    for setting, per_place in found.items():
         for kind, category in groups:
             of_it = (places.category == category).numpy() if category >= 0 else slice(None)
             about = {"setting": setting, "kind": kind, "site": places.site, "x": float(category)}
@@ -85,9 +88,16 @@ def _at_places(
 
 
 def _mean(values: Float[np.ndarray, " places"], problems: np.ndarray, seed: int) -> Estimate:
-    """Mean over places, its interval over problems: a ratio of two sums."""
+    """Mean over places, its interval over problems: a ratio of two sums.
+
+    Of a share that is off the edge in fewer than ten problems, the exact interval of as many trials
+    as there are problems, as in `probes.intervals.rate`.
+    """
     names, which = np.unique(problems, return_inverse=True)
     if len(names) < 2:
         return undefined(f"{len(names)} problem(s) have such a place", len(names))
     total, count = np.bincount(which, values), np.bincount(which).astype(float)
+    share = bool(np.isin(values, (0.0, 1.0)).all())
+    if share and min((total > 0).sum(), (total < count).sum()) < FEW:
+        return exact_rate(float(values.mean()) * len(names), len(names))
     return bootstrap(lambda t, c: t / c, total, count, seed=seed)
