@@ -59,7 +59,7 @@ def telling(frame: pd.DataFrame, stem: Path) -> list[Path]:
     rows = pick(frame, measure="feature auc").dropna(subset=["value"])
     settings = ("span", "decision")
     models = list(dict.fromkeys(rows.model)) or [""]
-    with page(stem, 1, len(settings), width=8, height=3.6, sharey=True) as (figure, axs):
+    with page(stem, 1, len(settings), width=8.0, height=3.6, sharey=True) as (figure, axs):
         for axes, setting in zip(axs[0], settings, strict=True):
             of_it = pick(rows, setting=setting)
             if of_it.empty:
@@ -170,7 +170,7 @@ def scaling(frame: pd.DataFrame, stem: Path) -> list[Path]:
         ("base / tuned", "tuned's latents, in the base"),
         ("tuned / base", "base's latents, in the tuned"),
     )
-    with page(stem, 1, 2, width=8, height=3.3, sharex=True, sharey=True) as (figure, axs):
+    with page(stem, 1, 2, width=8.0, height=3.3, sharex=True, sharey=True) as (figure, axs):
         nulls = _nulls(rows, pair)
         for axes, (model, title) in zip(axs[0], panels, strict=True):
             of_it = pick(rows, model=model)

@@ -15,7 +15,7 @@ from scipy.sparse import csc_matrix
 from scipy.stats import false_discovery_control, rankdata
 
 from probes.directions import auc_interval
-from probes.intervals import FEW, Estimate, ratio, undefined
+from probes.intervals import FEW, Estimate, exact_rate, ratio, undefined
 from probes.records import Refusal, content_hash
 from probes.sae.active import Active, shuffles, sums_by_problem
 
@@ -212,10 +212,12 @@ def share(
     if not among.any():
         return undefined("it never happens", len(np.unique(problems)))
     table = sums_by_problem(np.column_stack([which & among, among]).astype(float), problems)
-    table = table[table[:, 1] > 0]
-    if len(table) < 2:
-        return undefined("it happens in one problem only", len(table))
-    return ratio(table[:, 0], table[:, 1], seed=seed)
+    yes, all_ = table[table[:, 1] > 0].T
+    # Where few problems vary a bootstrap has no spread: then by problems as trials, as in
+    # `probes.strategies`.
+    if min((yes > 0).sum(), (yes < all_).sum()) < FEW:
+        return exact_rate(float(yes.sum() / all_.sum() * len(yes)), len(yes))
+    return ratio(yes, all_, seed=seed)
 
 
 def labels_of(
