@@ -14,6 +14,7 @@
     whenhow sae score --sae DIR/sae/SITE              # latents of reasoning; before and after RL
     whenhow vectors train --tuned DIR --out runs/v    # vectors that steer the base, by category
     whenhow vectors show                              # those that ship
+    whenhow route                                     # steer the base as the tuned model says
     whenhow calibrate                                 # the verdict, where the truth is known
 
 A verb is a frozen dataclass: fields are flags, the docstrings below them the help. Standard output
@@ -42,6 +43,7 @@ from steering.cli.boundary import Boundary
 from steering.cli.calibrate import Calibrate
 from steering.cli.divergence import Divergence
 from steering.cli.drift import Drift
+from steering.cli.route import Route
 from steering.cli.sae import SaeScore, SaeShow, SaeTrain
 from steering.cli.sample import Sample
 from steering.cli.train import TrainBase, TrainRft, TrainRl, TrainSft
@@ -108,6 +110,7 @@ VERBS: Any = (
     | Annotated[Drift, subcommand("drift")]
     | Annotated[Dictionaries, subcommand("sae")]
     | Annotated[TrainedVectors, subcommand("vectors")]
+    | Annotated[Route, subcommand("route")]
     | Annotated[Calibrate, subcommand("calibrate")]
 )
 

@@ -32,6 +32,7 @@ import numpy as np
 from jaxtyping import Float
 
 from probes.intervals import (
+    FEW,
     Estimate,
     bootstrap,
     difference,
@@ -114,14 +115,21 @@ def share_of_gap(values: Rates, base: Rates, tuned: Rates, *, seed: int = 0) -> 
     """(arm - base) / (tuned - base), signed; undefined where the gap may be 0.
 
     The gap is judged by `intervals.difference`, whose interval is exact where few problems differ:
-    a bootstrap of three problems' gap would exclude 0 too easily.
+    a bootstrap of three problems' gap would exclude 0 too easily. The share of an arm that differs
+    from the base in fewer than ten problems has conservative ends, for the same reason.
     """
     gap = _gap(tuned, base, seed)
     if not gap.defined:
         return gap
     if not gap.excludes(0.0):
         return undefined(f"the gap is {gap}, not told from 0", len(base))
-    return recovered(values, base, tuned, seed=seed)
+    if ((values != base).sum() >= FEW) or np.array_equal(values, tuned):
+        return recovered(values, base, tuned, seed=seed)
+    # A bootstrap of few problems that differ is too narrow, and of none has width 0: the exact ends
+    # of the difference, over the nearer or further end of the gap, whichever is wider.
+    change = difference(values, base, seed=seed)
+    ends = [above / below for above in (change.low, change.high) for below in (gap.low, gap.high)]
+    return Estimate(change.value / gap.value, min(ends), max(ends), len(base))
 
 
 def costs(
