@@ -45,9 +45,10 @@ class Sample:
         from probes.generate import Decoding
         from probes.records import content_hash
         from probes.tasks import load_task
+        from probes.tasks.cells import cells_of, problems_of
         from steering.cli.progress import bar
         from steering.shards import sample_shards
-        from steering.verdict.context import cells_of, load_on, problems_of
+        from steering.verdict.context import load_on
         from steering.verdict.stages import rollouts
 
         model, task = load_on(self.model, self.device, self.dtype), load_task(self.task)

@@ -1,7 +1,5 @@
 """What every stage works with: the pair, the task, the problems, and the files of the run."""
 
-from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,8 +7,9 @@ from pathlib import Path
 import torch
 
 from probes.models import Model, check_pair, load
-from probes.records import Problem, Refusal, content_hash, unique
+from probes.records import Problem, Refusal, content_hash
 from probes.tasks import Task, load_task
+from probes.tasks.cells import Cell, cells_of, problems_of
 from steering.evaluate import Judged, load_judged
 from steering.verdict.settings import VerdictSettings
 
@@ -64,7 +63,7 @@ class Context:
         return self.pair[0].digest == self.pair[1].digest
 
     @cached_property
-    def cells(self) -> list[tuple[str | None, str | None]]:
+    def cells(self) -> list[Cell]:
         """Skill and half of its entries."""
         return cells_of(self.task)
 
@@ -131,34 +130,6 @@ def load_on(source: str, device: str, dtype: str) -> Model:
             f"({str(error).splitlines()[0]})."
         ) from None
     return load(source, device=device, dtype=getattr(torch, dtype))
-
-
-def cells_of(task: Task) -> list[tuple[str | None, str | None]]:
-    """Skill and half of its entries; halves are found by looking at test problems."""
-    found = []
-    for skill in task.skills or (None,):
-        parts = unique([p.part for p in _some(task, skill)])
-        found += [(skill, part) for part in sorted(parts)]
-    return found
-
-
-def _some(task: Task, skill: str | None) -> list[Problem]:
-    """A few test problems of a skill; a small task may not have two dozen."""
-    for count in (24, 12, 6):
-        with suppress(Refusal):
-            return task.problems("test", count, skill=skill)
-    return task.problems("test", 3, skill=skill)
-
-
-def problems_of(
-    task: Task, cells: Sequence[tuple[str | None, str | None]], split: str, count: int
-) -> list[Problem]:
-    """So many problems of each cell."""
-    return [
-        problem
-        for skill, part in cells
-        for problem in task.problems(split, count, skill=skill, part=part)
-    ]
 
 
 def one_thread() -> None:
