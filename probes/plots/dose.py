@@ -6,7 +6,19 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.axes import Axes
 
-from probes.plots.style import COLOURS, MANY, NULL, absent, band, key, page, pick, where, written
+from probes.plots.style import (
+    COLOURS,
+    MANY,
+    NULL,
+    absent,
+    band,
+    key,
+    page,
+    pick,
+    where,
+    whisker,
+    written,
+)
 
 CONTROLS = {
     "random feature": MANY[0],
@@ -19,6 +31,8 @@ FIXED = {
     "length": "tokens of an answer",
 }
 RATE = "option rate of "
+SPREAD = 0.025
+"""Distance between controls of the same strength, as a share of the range of strengths."""
 
 
 def feature_dose(frame: pd.DataFrame, stem: Path, kinds: Sequence[str] | None = None) -> list[Path]:
@@ -52,7 +66,8 @@ def feature_dose(frame: pd.DataFrame, stem: Path, kinds: Sequence[str] | None = 
             axs[0, j].set_title(feature)
             axs[-1, j].set_xlabel("strength (largest activations)")
         entries = [("the feature", {"color": COLOURS["base"]})]
-        entries += [(name, {"color": colour, "ls": "--"}) for name, colour in CONTROLS.items()]
+        looks = {"ls": "", "marker": "D", "ms": 4}
+        entries += [(name, {"color": colour, **looks}) for name, colour in CONTROLS.items()]
         entries += [("unsteered", {"color": NULL})]
         key(figure, entries, columns=3)
     return written(stem)
@@ -66,8 +81,11 @@ def _panel(axes: Axes, rows: pd.DataFrame, plain: pd.DataFrame) -> None:
     for _, one in plain.iterrows():
         axes.axhline(one.value, color=NULL, lw=1.2)
         axes.axhspan(one.low, one.high, color=NULL, alpha=0.15, lw=0)
-    for name, colour in CONTROLS.items():
-        band(axes, pick(rows, setting=name), colour, ls="--", marker="D", ms=2.5, lw=1.1)
+    apart = SPREAD * float(rows.x.max() - rows.x.min())
+    for m, (name, colour) in enumerate(CONTROLS.items()):
+        for _, one in pick(rows, setting=name).iterrows():
+            place = one.x + (m - (len(CONTROLS) - 1) / 2) * apart
+            whisker(axes, one, place, colour, across=False, fmt="D", ms=3.5)
     band(axes, pick(rows, setting="feature"), COLOURS["base"], lw=1.8)
 
 

@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from probes.models import Model
@@ -100,57 +100,52 @@ class Readings:
 
     def __init__(self, layers: Sequence[Sequence[Edit]], bank: Float[Tensor, "lines d"]) -> None:
         """Gather what each row needs; a layer of directions only needs nothing."""
-        rows = len(layers[0]) if layers else 0
-        shape = len(layers), rows
+        together = [np.array([e.together for e in row], bool) for row in layers]
+        fresh = [any(e.line > 0 and not e.together for e in row) for row in layers]
+        self._later = [None if not row.any() else row for row in together]
+        """Of each edit, the rows that read what the edit before it read; None: no row."""
+        self._none_fresh = [not one for one in fresh]
+        self._kept: tuple[Tensor, np.ndarray, object, Tensor] | None = None
         self._of = [[edit.reading for edit in row] for row in layers]
         self.any = any(reading is not None for row in self._of for reading in row)
-        together = np.array([[e.together for e in row] for row in layers], bool)
-        edits = np.array([[e.line > 0 for e in row] for row in layers], bool)
-        self._together, self._fresh = together.reshape(shape), (edits & ~together).reshape(shape)
-        self._kept: tuple[Tensor, np.ndarray, object, Tensor] | None = None
         if not self.any:
             return
         device, dtype = bank.device, bank.dtype
         lines = [[e.encoder if e.reading else e.line for e in row] for row in layers]
-        self._e = bank[torch.tensor(lines, device=device)]
-        known = [[r or _LINEAR for r in row] for row in self._of]
-        self._shift, self._threshold = (
-            torch.tensor(numbers, device=device, dtype=dtype)
-            for numbers in (
-                [[r.shift for r in row] for row in known],
-                [[r.threshold for r in row] for row in known],
-            )
-        )
+        known = [[reading or _LINEAR for reading in row] for row in self._of]
+        shifts = torch.tensor([[r.shift for r in row] for row in known], dtype=dtype, device=device)
+        above = [[r.threshold for r in row] for row in known]
+        thresholds = torch.tensor(above, dtype=dtype, device=device)
+        # One tensor for each edit, so that a pass takes no views.
+        self._e = bank[torch.tensor(lines, device=device)][:, :, None].unbind()
+        self._shift, self._threshold = (t[..., None].unbind() for t in (shifts, thresholds))
+        self._whole = [_wholes(row) for row in self._of]
 
     def source(self, k: int, x: Tensor, before: Tensor) -> Tensor:
         """What edit k reads: the residuals, or for some rows those that edit k - 1 read."""
-        together = self._together[k]
-        if not together.any():
+        later = self._later[k]
+        if later is None:
             return x
-        if not self._fresh[k].any():
+        if self._none_fresh[k]:
             return before
-        mask = torch.from_numpy(together).to(x.device, non_blocking=True)
+        mask = torch.from_numpy(later).to(x.device, non_blocking=True)
         return torch.where(mask[:, None, None], before, x)
 
     def read(
         self, k: int, inside: Bool[np.ndarray, "rows width"], source: Float[Tensor, "rows width d"]
     ) -> Float[Tensor, "rows width"]:
         """What edit k reads, for the cells inside; whatever it is elsewhere is not used."""
-        p = (source * self._e[k][:, None]).sum(-1) + self._shift[k][:, None]
-        r = torch.where(p > self._threshold[k][:, None], p, 0.0)
-        for dictionary in {id(one.dictionary): one for one in self._of[k] if _full(one)}.values():
-            mine = np.array(
-                [_full(one) and one.dictionary is dictionary.dictionary for one in self._of[k]]
-            )
-            latents = np.array([one.latent if one else 0 for one in self._of[k]])
+        p = torch.linalg.vecdot(source, self._e[k]) + self._shift[k]
+        r = p * (p > self._threshold[k])
+        for reading, mine, latents in self._whole[k]:
             cells = np.argwhere(inside & mine[:, None])
             if len(cells):
                 row, column = torch.from_numpy(cells.T).to(source.device, non_blocking=True)
                 latent = torch.from_numpy(latents[cells[:, 0]]).to(source.device)
-                all_of_them = self._encoded(dictionary, source, cells, row, column)
-                found = all_of_them.gather(1, latent[:, None])[:, 0].to(r.dtype)
+                every = self._encoded(reading, source, cells, row, column)
+                found = every.gather(1, latent[:, None])[:, 0].to(r.dtype)
                 r = r.index_put((row, column), found)
-        if k + 1 == len(self._of) or not self._together[k + 1].any():
+        if k + 1 == len(self._of) or self._later[k + 1] is None:
             self._kept = None  # as large as the dictionary times the cells
         return r
 
@@ -168,9 +163,18 @@ class Readings:
         return found
 
 
+def _wholes(
+    row: Sequence[Reading | None],
+) -> list[tuple[Reading, Bool[np.ndarray, " rows"], Int[np.ndarray, " rows"]]]:
+    """Dictionaries that are encoded whole: a reading of each, its rows, and every row's latent."""
+    whole = [one if one is not None and one.encode is not None else None for one in row]
+    latents = np.array([one.latent if one else 0 for one in whole], np.int64)
+    found = []
+    for reading in {id(one.dictionary): one for one in whole if one}.values():
+        mine = [one is not None and one.dictionary is reading.dictionary for one in whole]
+        found.append((reading, np.array(mine, bool), latents))
+    return found
+
+
 _LINEAR = Reading(None, 0, torch.zeros(0), 0.0, -float("inf"))
 """The reading of a direction: always its component."""
-
-
-def _full(reading: Reading | None) -> bool:
-    return reading is not None and reading.encode is not None

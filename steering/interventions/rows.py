@@ -89,8 +89,9 @@ class Windows:
             for w, prompt in zip(layer, prompts, strict=True)
         ]
         table = np.array(cells, np.int64).reshape(len(layers), len(requests), 3)
-        self._start, self._stop, self._after = np.moveaxis(table, 2, 0)
-        if len(tables) == 1:
+        self._start, self._stop, self._after = np.moveaxis(table, 2, 0)[..., None]
+        self._reading = len(tables) > 1
+        if not self._reading:
             return
         self._allowed = np.zeros((len(tables), vocab), bool)
         for tokens, table in tables.items():
@@ -112,19 +113,19 @@ class Windows:
         Raises:
             RuntimeError: an edit depends on a token that nobody told.
         """
-        inside = (at >= self._start[..., None]) & (at < self._stop[..., None]) & (at >= 0)
-        if not self._after.any() or not inside.any():
+        inside = (at >= self._start) & (at < self._stop)  # no start is below 0, as padding is
+        if not self._reading or not inside.any():
             return inside
         token = np.take_along_axis(self._text, at.clip(0, self._text.shape[1] - 1), axis=1)
         unknown = at >= self._known[:, None]
         if newest is not None and at.shape == (len(newest), 1):
             token = np.where(unknown, newest[:, None], token)
-        elif (inside & (self._after > 0)[..., None] & unknown).any():
+        elif (inside & (self._after > 0) & unknown).any():
             raise RuntimeError(
                 "an intervention acts after certain tokens only, and the token of this pass is not "
                 "known: write with `Steered`, or replay with `replayed`."
             )
-        return inside & self._allowed[self._after[..., None], token]
+        return inside & self._allowed[self._after, token]
 
 
 @dataclass(frozen=True)
@@ -185,10 +186,12 @@ class Seated:
         beta = np.array([[e.beta for e in row] for row in layers]).reshape(shape)
         self._adds = [not row.any() for row in beta]
         device, dtype = bank.device, bank.dtype
-        self._u = bank[torch.from_numpy(line).to(device)]
-        self._length = self._u.detach().norm(dim=-1)
+        # One tensor for each edit, so that a pass takes no views.
+        self._u = bank[torch.from_numpy(line).to(device)][:, :, None].unbind()
+        alpha, beta = (torch.from_numpy(a).to(device, dtype)[..., None] for a in (alpha, beta))
+        self._alpha, self._beta = alpha.unbind(), beta.unbind()
+        self._length = [u.detach().norm(dim=-1) for u in self._u]
         self.readings = Readings(layers, bank)
-        self._alpha, self._beta = (torch.from_numpy(a).to(device, dtype) for a in (alpha, beta))
         expected, fired = np.zeros(shape, np.int64), torch.zeros(shape, dtype=torch.int64)
         self.tally = Tally(site, tuple(requests), expected, fired.to(device))
 
@@ -203,22 +206,33 @@ class Seated:
 
         `source` is what it reads (`Readings.source`): for a direction x itself.
         """
-        on = torch.from_numpy(inside).to(x.device, non_blocking=True)
-        u, wide = self._u[k][:, None], x.to(self._u.dtype)
-        size = self._alpha[k][:, None]
+        u, alpha, beta = self._u[k], self._alpha[k], self._beta[k]
+        wide, size = x.to(u.dtype), alpha
         if not self._adds[k]:
-            seen = wide if source is x else source.to(self._u.dtype)
+            seen = wide if source is x else source.to(u.dtype)
             read = self.readings.read(k, inside, seen) if self.readings.any else (seen * u).sum(-1)
-            size = size + self._beta[k][:, None] * read
-        edited = torch.where(on[..., None], (wide + size[..., None] * u).to(x.dtype), x)
+            size = torch.addcmul(alpha, beta, read)
+        edited = torch.addcmul(wide, size[..., None], u).to(x.dtype)
+        on = None
+        if not inside.all():
+            on = torch.from_numpy(inside).to(x.device, non_blocking=True)
+            edited = torch.where(on[..., None], edited, x)
         self.tally.expected[k] += inside.sum(1)
         with torch.no_grad():
-            done = (edited != x).any(-1)
-            if not self._adds[k]:
-                # An ablation of what is already ablated changes no bit. It counts as done if what
-                # was left to do is below the rounding of x; an add that rounds to nothing does not.
-                little = torch.finfo(x.dtype).eps * wide.norm(dim=-1)
-                left = size.abs() * self._length[k][:, None]
-                done |= (self._beta[k][:, None] != 0) & (left <= little)
-            self.tally.fired[k] += (on & done).sum(1)
+            self._count(k, x, wide, edited, size, on)
         return edited
+
+    def _count(
+        self, k: int, x: Tensor, wide: Tensor, edited: Tensor, size: Tensor, on: Tensor | None
+    ) -> None:
+        """Count where the edit was made: the values changed, or already were what it makes them."""
+        done = (edited != x).any(-1)
+        if on is None and x.device.type == "cpu" and done.all():  # elsewhere, this would wait
+            self.tally.fired[k].add_(x.shape[1])
+            return
+        if not self._adds[k]:
+            # An ablation of what is already ablated changes no bit. It counts as done if what was
+            # left to do is below the rounding of x; an add that rounds to nothing does not.
+            little = torch.finfo(x.dtype).eps * wide.norm(dim=-1)
+            done |= (self._beta[k] != 0) & (size.abs() * self._length[k] <= little)
+        self.tally.fired[k].add_((done if on is None else on & done).sum(1))

@@ -34,6 +34,8 @@ NAMES = (
     "hybrid-limit",
     "grpo-limit",
     "grpo-trl",
+    "sae-clamp",
+    "sae-decode",
     "start",
 )
 

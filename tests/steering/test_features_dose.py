@@ -212,11 +212,14 @@ def test_the_figure_draws_the_rows(tmp_path, monkeypatch):
     axes = figures[0].axes[2]
     assert axes.get_ylabel() == "rate of check"
     (own,) = [line for line in axes.lines if line.get_color() == COLOURS["base"]]
+    assert tuple(own.get_xdata()) == STRENGTHS
     wanted = [value("option rate of check", "feature", x).value for x in STRENGTHS]
     assert own.get_ydata() == pytest.approx(wanted)
-    assert len(axes.lines) == 4  # unsteered, two controls and the feature; length has no rate
-    ends = {round(float(y), 6) for c in axes.collections for y in c.get_paths()[0].vertices[:, 1]}
-    assert round(value("option rate of check", "random direction").high, 6) in ends
+    drawn = {round(float(c.lines[0].get_ydata()[0]), 6) for c in axes.containers}
+    controls = ("random feature", "random direction")  # a length has no rate of checks
+    assert drawn == {
+        round(value("option rate of check", s, x).value, 6) for s in controls for x in STRENGTHS
+    }
 
 
 def test_an_empty_table_says_so(tmp_path):

@@ -270,8 +270,8 @@ def test_an_edit_that_is_lost_behind_the_window_is_an_error(model, x, monkeypatc
     """The count is of changed values, so it does not repeat the window's own arithmetic."""
     monkeypatch.setattr(torch, "where", lambda on, new, old: old)
     for op, vector in [("add", unit()), ("ablate", unit()), ("clamp", unit())]:
-        with pytest.raises(NotFired, match="changed 0 positions of row 0 .* window says 4"):
-            applied(model, [Intervention(op, POST, vector, 2.0)], x)
+        with pytest.raises(NotFired, match="changed 0 positions of row 0 .* window says 3"):
+            applied(model, [Intervention(op, POST, vector, 2.0, window=Window(1))], x)
 
 
 def test_a_site_that_does_not_run_is_an_error(model, monkeypatch):
