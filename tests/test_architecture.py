@@ -46,6 +46,7 @@ LIGHT = (
     "probes.measurements",
     "probes.plots",
     "probes.records",
+    "probes.report",
     "probes.strategies",
     "probes.tasks.chain",
     "probes.tasks.countdown",
