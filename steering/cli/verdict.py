@@ -11,7 +11,10 @@ from steering.verdict.settings import VerdictSettings
 
 ORGANISMS = DATA / "organisms" / "chain"
 SHIPPED = VerdictSettings(
-    str(ORGANISMS / "base-0"), str(ORGANISMS / "rl-0-0"), twin=str(ORGANISMS / "twin-0")
+    str(ORGANISMS / "base-0"),
+    str(ORGANISMS / "rl-0-0"),
+    twin=str(ORGANISMS / "twin-0"),
+    again=str(ORGANISMS / "rl-0-1"),
 )
 
 
@@ -38,14 +41,19 @@ class Verdict:
         from steering.cli.progress import console
         from steering.verdict import render, verdict
 
-        found = verdict(own_twin(self.settings))
+        found = verdict(own(self.settings))
         console().print(render(found))
         if not self.json:
             return str(self.out)
         return (self.out / "verdict.json").read_text().rstrip()
 
 
-def own_twin(settings: VerdictSettings) -> VerdictSettings:
-    """The settings without the shipped base's twin, where the base is another."""
-    foreign = settings.twin == SHIPPED.twin and settings.base != SHIPPED.base
-    return replace(settings, twin="") if foreign else settings
+def own(settings: VerdictSettings) -> VerdictSettings:
+    """The settings without the shipped twin where the base is another, or without the shipped
+    second seed where the tuned model is.
+    """
+    if settings.twin == SHIPPED.twin and settings.base != SHIPPED.base:
+        settings = replace(settings, twin="")
+    if settings.again == SHIPPED.again and settings.tuned != SHIPPED.tuned:
+        settings = replace(settings, again="")
+    return settings

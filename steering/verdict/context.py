@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from probes.models import Model, check_pair, load
-from probes.records import Problem, Refusal, content_hash
+from probes.records import Problem, Refusal, content_hash, file_hash
 from probes.tasks import Task, load_task
 from probes.tasks.cells import Cell, cells_of, problems_of
 from steering.evaluate import Judged, load_judged
@@ -48,6 +49,37 @@ class Context:
         twin = self.load(self.settings.twin)
         check_pair(self.pair[0], twin)
         return twin
+
+    @cached_property
+    def again(self) -> Model | None:
+        """Another seed of the same tuning, if one was given."""
+        if not self.settings.again:
+            return None
+        again = self.load(self.settings.again)
+        check_pair(self.pair[0], again)
+        return again
+
+    @cached_property
+    def dictionaries(self) -> dict[str, Path]:
+        """The sparse dictionary beside each model, all of one site, where there are some."""
+        given = {"base": self.settings.base, "tuned": self.settings.tuned}
+        given |= {"again": self.settings.again} if self.settings.again else {}
+        found = {name: sorted((Path(m) / "sae").glob("*/cfg.json")) for name, m in given.items()}
+        sites = [{path.parent.name for path in paths} for paths in found.values() if paths]
+        common = sorted(set.intersection(*sites)) if sites else []
+        return {
+            name: Path(given[name]) / "sae" / common[0]
+            for name, paths in found.items()
+            if paths and common
+        }
+
+    @cached_property
+    def fitted(self) -> dict[str, Path]:
+        """Taxonomy and steering vectors beside the tuned model, where both are and may be used."""
+        folder = Path(self.settings.tuned)
+        files = {name: folder / f"{name}.safetensors" for name in ("taxonomy", "vectors")}
+        there = not self.settings.fresh and all(file.is_file() for file in files.values())
+        return files if there else {}
 
     def load(self, source: str) -> Model:
         """A model where this run wants it, and as wide."""
@@ -98,12 +130,25 @@ class Context:
 
         Models and task count by their content, so it makes no difference where they lie.
         """
-        values = {name: getattr(self.settings, name) for name in names if name != "twin"}
-        if "twin" in names:
-            values["twin"] = self.twin.digest if self.twin else ""
+        values = {name: self._content(name) for name in names}
         digests = [m.digest for m in self.pair]
         given = [self.settings.dtype, digests, self.task.settings, values]
         return content_hash([RESULT_VERSION, stage, *given])
+
+    def _content(self, name: str) -> Any:
+        """A setting; of models and files their content, wherever they lie."""
+        if name in ("twin", "again"):
+            model = getattr(self, name)
+            return model.digest if model else ""
+        if name == "fitted":
+            return {what: file_hash(file) for what, file in self.fitted.items()}
+        if name == "dictionaries":
+            files = {
+                k: sorted(f for f in p.iterdir() if f.is_file())
+                for k, p in self.dictionaries.items()
+            }
+            return {k: [file_hash(file) for file in of_it] for k, of_it in files.items()}
+        return getattr(self.settings, name)
 
     def first_sample(self, which: str) -> int:
         """Index of a model's first sample; disjoint only where a model meets itself."""

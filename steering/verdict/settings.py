@@ -27,8 +27,11 @@ class VerdictSettings:
     """Folder of the tables, figures and the verdict; a run that was stopped goes on from there."""
     twin: str = ""
     """A copy of the base pretrained without the special skills, as another baseline of the AUC."""
+    again: str = ""
+    """A copy tuned as the tuned model was, with another seed: what sets the two apart is a null."""
     fresh: bool = False
-    """Sample anew, even where recorded rollouts of this pair lie beside the tuned model."""
+    """Sample anew, even where recorded rollouts of this pair lie beside the tuned model; train
+    steering vectors anew."""
     seed: int = 0
     """Everything random follows from it."""
     problems: int = 60
@@ -50,6 +53,8 @@ class VerdictSettings:
     given: as many as the tuned model's training.json says, else 38,400."""
     margin: float = 0.05
     """The change of a rate below which two rates count as equal."""
+    routed_problems: int = 12
+    """Test problems for each skill and half on which the arms of routing are compared."""
     elicitation_updates: int = 40
     """The elicitation budget: supervised updates on valid traces of touched entries."""
     elicitation_batch: int = 64
@@ -84,6 +89,8 @@ class VerdictSettings:
                 f"{self.elicitation_problems} at least 2 (intervals resample problems); to leave "
                 f"elicitation out, skip it."
             )
+        if self.routed_problems < 2:
+            raise Refusal(f"routed_problems is {self.routed_problems}: intervals need at least 2.")
         if self.workers < 0:
             raise Refusal(f"workers is {self.workers}; 0 is this process alone.")
         if 0.0 not in self.strengths or not all(map(math.isfinite, self.strengths)):

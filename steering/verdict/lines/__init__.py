@@ -7,6 +7,7 @@ found four times in five. What must beat a control says which controls it does n
     answers       what the models answer
     reach         how far they reach: crossing, coverage, what the base would never solve
     activations   what is inside
+    inside        what pushes recover where the tuned model says, and latents of one model only
 """
 
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from steering.verdict.lines.answers import (
     strategies,
     texts,
 )
+from steering.verdict.lines.inside import latents, routing
 from steering.verdict.lines.line import Line
 from steering.verdict.lines.reach import reach, unsolved
 from steering.verdict.rules import Conclusion
@@ -36,5 +38,5 @@ def table(rows: Sequence[Measurement], conclusion: Conclusion) -> list[Line]:
     found += [*ends(rows), *reach(rows), *unsolved(rows, conclusion.skills)]
     found += [*sharpening(rows), *crossed(rows), *strategies(rows)]
     found += [*texts(rows), *directions(rows), *steering(rows), *crosswise(rows)]
-    found += [*elicited(rows), *parting(rows), *drift(rows)]
+    found += [*routing(rows), *latents(rows), *elicited(rows), *parting(rows), *drift(rows)]
     return found

@@ -1,0 +1,71 @@
+"""Lines about deployment by pushes and about dictionaries: routing, latents of one model only."""
+
+import math
+from collections.abc import Sequence
+
+from probes.records import Measurement, unique
+from steering.verdict.lines.line import Line, power
+from steering.verdict.rules import pick, said
+
+NULLS = (
+    "shared vector",
+    "random vectors",
+    "random candidates",
+    "random category",
+    "random position",
+)
+"""Arms that a hybrid must beat before its categories mean anything, in the order of the table."""
+
+CEILINGS = ("guardrail", "substitution")
+"""Arms in which the tuned model writes: what a push could come to at most."""
+
+ROUTED = "routing"
+"""`Measurement.model` of the routing stage."""
+
+
+def routing(rows: Sequence[Measurement]) -> list[Line]:
+    """The share of the gap that steering at disagreements recovers; it must beat every null."""
+    found = []
+    of_it = [r for r in rows if r.measure == "recovered valid" and r.model == ROUTED]
+    for part in unique([r.part for r in of_it if not r.skill]):
+        arms = {r.setting: r for r in of_it if r.part == part and not r.skill}
+        r = arms.get("hybrid")
+        if r is None:
+            continue
+        nulls = {n: arms[n] for n in NULLS if n in arms and not math.isnan(arms[n].value)}
+        beside = {n: arms[n] for n in (*NULLS[:4], *CEILINGS) if n in arms}
+        control = ", ".join(f"{name} {said(o)}" for name, o in beside.items())
+        level = [name for name, o in nulls.items() if not r.low > o.high]
+        speaks = f"not beyond {', '.join(level)}" if level else "deployable where the tuned says"
+        if math.isnan(r.value):
+            speaks = "undefined"
+        elif not r.low > 0:
+            speaks = f"nothing shown {power(r)}"
+        share = pick(rows, "steered share", model=ROUTED, setting="hybrid", part=part)
+        told = (
+            f", steering {share.value:.0%} of tokens"
+            if share and share.value == share.value
+            else ""
+        )
+        label = f"share of the gap, {part or 'all'}{told}"
+        found.append(Line("Can the base be routed?", label, said(r), control, speaks))
+    return found
+
+
+def latents(rows: Sequence[Measurement]) -> list[Line]:
+    """Latents that the base has nothing of; the null is another seed of the same tuning."""
+    r = pick(rows, "nu below 0.5", model="base / tuned", kind="tuned's dictionary")
+    if r is None:
+        return []
+    null = pick(rows, "nu below 0.5", model="again / tuned", kind="tuned's dictionary")
+    back = pick(rows, "nu below 0.5", model="tuned / base", kind="base's dictionary")
+    beside = {"another seed": null, "the base's own": back}
+    control = ", ".join(f"{name} {said(o)}" for name, o in beside.items() if o is not None)
+    if math.isnan(r.value):
+        speaks = "undefined"
+    elif null is None or math.isnan(null.value):
+        speaks = "not compared"
+    else:
+        speaks = "more than another seed's" if r.low > null.high else "not beyond another seed"
+    label = f"tuned's latents that the base lacks, {r.site}".removesuffix(", ")
+    return [Line("New features?", label, said(r), control, speaks)]

@@ -1,0 +1,74 @@
+"""Whether tuning made latents of its own, and whose activations a dictionary still explains.
+
+Both models read the same texts of the tuned one. The null is a copy of the same tuning by another
+seed, where there is one with a dictionary: what sets it apart from the tuned model means nothing.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from probes.capture import Text, capture, from_rollouts
+from probes.drift import fvu_table, latent_scaling
+from probes.intervals import undefined
+from probes.measurements import row
+from probes.models import Model
+from probes.records import Measurement
+from probes.sae import Sae, load_sae
+from probes.sae.active import Rows, rows_of
+from steering.verdict.context import Context
+from steering.verdict.stages.rollouts import BATCH
+
+TEXTS = 400
+"""Answers of the tuned model: enough for a few latents to fire thirty times."""
+
+
+def run(context: Context, tick: Any) -> list[Measurement]:
+    """FVU of each dictionary on each model, and the share of latents that only one model has."""
+    folders = context.dictionaries
+    if missing := [name for name in ("base", "tuned") if name not in folders]:
+        why = undefined(f"no dictionary beside the {' and the '.join(missing)}", 0)
+        return [row("nu below 0.5", why, model="base / tuned", kind="tuned's dictionary")]
+    models = dict(zip(("base", "tuned"), context.pair, strict=True))
+    if context.again is not None and "again" in folders:
+        models["again"] = context.again
+    saes = {name: load_sae(folders[name], model) for name, model in models.items()}
+    judged = context.rollouts("tuned")
+    stride = max(1, len(judged.rollouts) // TEXTS)
+    texts = from_rollouts(models["tuned"], judged.problems, judged.rollouts[::stride])
+    x = {}
+    for name, model in models.items():
+        x[name] = read(model, saes["tuned"].site, texts)
+        tick(len(x), len(models) + 1)
+    rows = of_fvu(saes, x, context.settings.seed)
+    pairs = [("tuned", "base"), ("base", "tuned")]
+    pairs += [("tuned", "again"), ("again", "tuned")] if "again" in models else []
+    for own, other in pairs:
+        found = latent_scaling(saes[own], x[own], x[other])
+        about = {"model": f"{other} / {own}", "kind": f"{own}'s dictionary"}
+        note = f"{int(np.sum(found.known))} latents"
+        seed = context.settings.seed
+        where = {**about, "site": saes[own].site, "setting": "tuned's texts", "note": note}
+        rows.append(row("nu below 0.5", found.share_below(seed=seed), **where))
+        rows.append(row("nu median", found.median(seed=seed), **where))
+    tick(len(models) + 1, len(models) + 1)
+    return rows
+
+
+def of_fvu(saes: dict[str, Sae], x: dict[str, Rows], seed: int) -> list[Measurement]:
+    """What each dictionary leaves unexplained of each model's activations."""
+    site = saes["tuned"].site
+    return [
+        row("fvu", e, model=of, kind=f"{name}'s dictionary", site=site, setting="tuned's texts")
+        for (name, of), e in fvu_table(saes, x, seed=seed).items()
+    ]
+
+
+def read(model: Model, site: str, texts: list[Text]) -> Rows:
+    """What flows through the site where the answers' tokens are chosen."""
+    with tempfile.TemporaryDirectory(prefix="whenhow-features-") as folder:
+        to = Path(folder) / "store"
+        store = capture(model, [site], texts, to, positions="generated", batch=BATCH)
+        return rows_of(store, site)
