@@ -57,7 +57,7 @@ class Route:
     """Vectors trained towards a copy that lacks the skill: they should recover nothing."""
     gate: Literal["", "base", "tuned"] = "base"
     """Whose residual a linear probe reads in place of the disagreement gate; "" for no such arm."""
-    thresholds: tuple[float, ...] = (0.1, 0.5, 2.0)
+    thresholds: tuple[float, ...] = (0.1, 0.5, 1.0)
     """KL(tuned || base), in nats, above which the tuned model writes, where decisions are not
     known; none given: no such arms."""
     beside: tuple[Path, ...] = ()
@@ -157,6 +157,7 @@ def measure(asked: Route) -> "list[Measurement]":
             batch=asked.batch,
             progress=advance,
         )
+    page(asked, context, done)
     rows = recovery(done, pair=asked.pair, seed=asked.seed)
     return rows + known(asked, context, done)
 
@@ -211,6 +212,26 @@ def learnt(asked: Route, context: "Context", site: str) -> Any:
     texts = from_rollouts(base, problems, judged.rollouts)
     of: Any = asked.gate
     return fit_gate(base, tuned, texts, site, of=of, batch=asked.batch)
+
+
+def page(asked: Route, context: "Context", done: "list[Done]") -> None:
+    """The traces of the hybrid and of two arms beside it, on a few problems of different skills."""
+    from probes.report import trace_page
+    from steering.routing.tracing import traced
+
+    if not asked.trace:
+        return
+    every = context.problems("test", asked.problems)
+    some = every[:: max(1, len(every) // asked.trace)][: asked.trace]
+    by_name = {one.arm.name: one for one in done}
+    vectors = by_name["hybrid"].arm.vectors
+    assert vectors is not None, "the hybrid steers"
+    rows = []
+    for name in ("hybrid", "random candidates", "substitution"):
+        kinds = vectors.names if name == "hybrid" else ()
+        rows += traced(by_name[name], *context.pair, some, kinds)
+    about = {"base": asked.base, "tuned": asked.tuned, "task": asked.task, "seed": asked.seed}
+    trace_page(rows, asked.out / "trace.html", f"Who chose which token: {asked.pair}", about)
 
 
 def known(asked: Route, context: "Context", done: "list[Done]") -> "list[Measurement]":
