@@ -94,7 +94,7 @@ def check_same(before: Active | Rows, after: Active | Rows) -> None:
 def _fired(rows: Active) -> Float[np.ndarray, "problems latents"]:
     """Rows of each problem in which each latent is above 0."""
     names, codes = np.unique(rows.problems, return_inverse=True)
-    found = np.zeros((len(names), rows.a.shape[1]))
+    found = np.zeros((len(names), rows.latents))
     a = rows.a.tocoo()
     np.add.at(found, (codes[a.row], a.col), a.data > 0)
     return found

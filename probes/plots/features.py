@@ -110,7 +110,7 @@ def firing(frame: pd.DataFrame, stem: Path) -> list[Path]:
         axs,
     ):
         for axes, (change, kind, setting) in zip(axs.flat, panels, strict=False):
-            of_it = pick(rows, note=change, kind=kind, setting=setting) if change else rows[:0]
+            of_it = pick(rows, note=change, kind=kind, setting=setting) if change else rows.head(0)
             if of_it.empty:
                 absent(axes)
                 continue

@@ -31,6 +31,11 @@ class Active:
     positions: Int[np.ndarray, " rows"]
     """Of the text's own tokens, from 0."""
 
+    @property
+    def latents(self) -> int:
+        """How many columns there are."""
+        return len(self.a.indptr) - 1
+
     def rows(self, kept: Bool[np.ndarray, " rows"] | Int[np.ndarray, " kept"]) -> "Active":
         """Some rows, in the order given."""
         parts = (self.problems[kept], self.samples[kept], self.positions[kept])
@@ -79,7 +84,7 @@ def active(sae: Sae, rows: Rows) -> Active:
         csr_matrix(sae.encode(torch.from_numpy(rows.x[start : start + BLOCK])).cpu().numpy())
         for start in range(0, len(rows.x), BLOCK)
     ]
-    return Active(vstack(parts).tocsc(), rows.problems, rows.samples, rows.positions)
+    return Active(csc_matrix(vstack(parts)), rows.problems, rows.samples, rows.positions)
 
 
 def shuffles(
@@ -98,7 +103,7 @@ def shuffles(
     texts = texts_of(problems, samples)
     of: dict[str, list[np.ndarray]] = {}
     for rows in texts:
-        of.setdefault(problems[rows[0]], []).append(rows)
+        of.setdefault(str(problems[rows[0]]), []).append(rows)
     names = sorted(of, key=lambda name: (np.mean([len(rows) for rows in of[name]]), name))
     rng = np.random.default_rng(seed)
     for _ in range(count):

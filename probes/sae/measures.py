@@ -126,8 +126,8 @@ def dead(found: Sums, before: Float[np.ndarray, " latents"] | None = None) -> Es
     problems = (found.fired > 0).sum(0)
     never = problems == 0
     low = never & (before == 0) if before is not None else np.zeros_like(never)
-    shares = [float(mask.mean()) for mask in (never, low, problems < ONCE)]
-    return Estimate(*shares, len(found.problems))
+    value, low, high = (float(mask.mean()) for mask in (never, low, problems < ONCE))
+    return Estimate(value, low, high, len(found.problems))
 
 
 def firing(found: Sums, reference: Float[np.ndarray, " latents"] | None = None) -> list[Feature]:

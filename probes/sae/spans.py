@@ -6,12 +6,12 @@ stands among all latents' AUCs under shuffled labels, each in units of its own s
 Benjamini and Hochberg's (1995) over the latents that fire in ten problems or more.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
-from scipy.sparse import csc_matrix
+from scipy.sparse import coo_matrix, csc_matrix
 from scipy.stats import false_discovery_control, rankdata
 
 from probes.directions import auc_interval
@@ -117,11 +117,10 @@ def halves(problems: Shaped[np.ndarray, " rows"], seed: int = 0) -> Bool[np.ndar
 
 def often(rows: Active) -> Bool[np.ndarray, " latents"]:
     """Latents that fire in as many problems as an interval needs."""
-    names, codes = np.unique(rows.problems, return_inverse=True)
-    a = rows.a.tocoo()
-    seen = np.unique(codes[a.row].astype(np.int64) * a.shape[1] + a.col) % a.shape[1]
-    del names
-    return np.bincount(seen, minlength=a.shape[1]) >= FEW
+    codes = np.unique(rows.problems, return_inverse=True)[1].astype(np.int64)
+    a = coo_matrix(rows.a)
+    seen = np.unique(codes[a.row] * rows.latents + a.col) % rows.latents
+    return np.bincount(seen, minlength=rows.latents) >= FEW
 
 
 def aucs(a: csc_matrix, labels: Bool[np.ndarray, "rows n"]) -> Float[np.ndarray, "latents n"]:
@@ -132,7 +131,7 @@ def aucs(a: csc_matrix, labels: Bool[np.ndarray, "rows n"]) -> Float[np.ndarray,
     """
     ranks = a.astype(np.float64).copy()
     ranks.eliminate_zeros()
-    rows = a.shape[0]
+    rows = len(labels)
     fires = np.diff(ranks.indptr)
     zero = (rows - fires + 1) / 2
     for i, (start, stop) in enumerate(zip(ranks.indptr[:-1], ranks.indptr[1:], strict=True)):
@@ -221,7 +220,7 @@ def share(
 
 
 def labels_of(
-    rows: Active, marks: dict[tuple[str, int], Sequence[tuple[int, str]]], label: str
+    rows: Active, marks: Mapping[tuple[str, int], Sequence[tuple[int, str]]], label: str
 ) -> Bool[np.ndarray, " rows"]:
     """Rows whose position is marked so; `marks` has (position, label) by problem and sample."""
     wanted = {

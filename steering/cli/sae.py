@@ -79,7 +79,7 @@ class SaeTrain:
         from probes.sae import train_sae
         from probes.tasks import load_task
         from steering.cli.progress import bar, console
-        from steering.cli.sae_rows import answers
+        from steering.cli.sae_reading import answers
         from steering.verdict.context import load_on
 
         check_empty(self.out)
@@ -171,7 +171,6 @@ class SaeScore:
     def run(self) -> str:
         """Measure, draw, show; the path of the folder, or the JSON."""
         from probes.plots.features import FEATURES
-
         from steering.cli.progress import bars, console
         from steering.cli.results import write_results
         from steering.cli.sae_rows import score
