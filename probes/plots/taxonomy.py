@@ -112,7 +112,7 @@ def loss(frame: pd.DataFrame, stem: Path) -> list[Path]:
     spare = iter(MANY)
     colours = {setting: LOSS.get(setting) or next(spare) for setting in settings}
     labels = {"vector loss": "nats to the tuned model", "vector agreement": "same greedy token"}
-    with page(stem, 1, 2, width=8, height=1.6 + 0.42 * len(places), sharey=True) as (figure, axs):
+    with page(stem, 1, 2, width=8.0, height=1.6 + 0.42 * len(places), sharey=True) as (figure, axs):
         for axes, (measure, label) in zip(axs[0], labels.items(), strict=True):
             of_it = pick(rows, measure=measure)
             if of_it.dropna(subset=["value"]).empty:

@@ -31,7 +31,7 @@ from probes.taxonomy.files import load_taxonomy, save_taxonomy
 from probes.taxonomy.fit import SIZES, Fitted, fit
 from probes.taxonomy.record import Taxonomy
 from probes.taxonomy.score import scores
-from probes.taxonomy.steps import Reading, Steps, openings, read_steps
+from probes.taxonomy.steps import Reading, Steps, aligned, openings, read_steps
 
 __all__ = [
     "OPENING",
@@ -42,6 +42,7 @@ __all__ = [
     "Reading",
     "Steps",
     "Taxonomy",
+    "aligned",
     "choose",
     "confusion",
     "explore",

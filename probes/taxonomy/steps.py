@@ -155,19 +155,27 @@ def check_spans(model: Model, texts: Sequence[Text], spans: Sequence[Sequence[Sp
             f"they answers to this task?"
         )
     for text, listed in zip(texts, spans, strict=True):
-        words = decode(model, text.answer).split()
-        # A stop token, or a padded end, is a token and no word.
-        if listed and not len(words) <= len(text.answer) <= len(words) + 1:
-            raise Refusal(
-                f"the answer {text.problem}/{text.sample} has {len(words)} words and "
-                f"{len(text.answer)} tokens: steps are counted in words, so each must be one token."
-            )
         for span in listed:
             if not 0 <= span.start < span.stop <= len(text.answer):
                 raise Refusal(
                     f"step {span.start}..{span.stop} is not in the answer {text.problem}/"
                     f"{text.sample} of {len(text.answer)} words: is it of another text?"
                 )
+        if listed and not aligned(model, text, max(span.stop for span in listed)):
+            words = decode(model, text.answer).split()
+            raise Refusal(
+                f"the answer {text.problem}/{text.sample} has {len(words)} words and "
+                f"{len(text.answer)} tokens: steps are counted in words, so each word must be one "
+                f"token, and special ones may only stand behind the last step."
+            )
+
+
+def aligned(model: Model, text: Text, until: int) -> bool:
+    """Whether word i of the answer is token i, at least for the first `until` of them."""
+    special = set(model.tokenizer.all_special_ids)
+    plain = [token for token in text.answer if token not in special]
+    words = decode(model, text.answer).split()
+    return len(plain) == len(words) and not special & set(text.answer[:until])
 
 
 def openings(spans: Sequence[Span], response: str) -> list[Span]:

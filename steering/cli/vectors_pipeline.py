@@ -89,7 +89,7 @@ def sampled(
 ) -> dict[tuple[str, str], Answers]:
     """Answers of each model to the problems of each split, at temperature 1."""
     from probes.capture import from_rollouts
-    from probes.taxonomy import openings
+    from probes.taxonomy import aligned, openings
     from steering.evaluate import evaluate
     from steering.verdict.context import cells_of, problems_of
 
@@ -111,9 +111,14 @@ def sampled(
                 progress=lambda more: advance("answers", more, total),
             )
             by_id = {p.id: p for p in of_it}
-            spans = [task.spans(by_id[r.problem], r.text) for r in judged.rollouts]
-            opened = [openings(s, r.text) for s, r in zip(spans, judged.rollouts, strict=True)]
             texts = from_rollouts(model, judged.problems, judged.rollouts)
+            pairs = list(zip(texts, judged.rollouts, strict=True))
+            # A special token in the middle of an answer is no word: its steps can't be placed.
+            spans = [
+                task.spans(by_id[r.problem], r.text) if aligned(model, t, len(t.answer) - 1) else []
+                for t, r in pairs
+            ]
+            opened = [openings(s, r.text) for s, (_, r) in zip(spans, pairs, strict=True)]
             found[which, split] = Answers(texts, spans, opened)
     return found
 

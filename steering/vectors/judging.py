@@ -2,8 +2,8 @@
 
 Measures: "vector loss", nats at the places of each category and of all (`kind` is "" there), and
 "vector agreement", the share of places at which the pushed base chooses the tuned model's token
-(it chooses another at every one without a push). Settings: "unsteered", "vectors", whatever controls
-are given, and of each "vectors - CONTROL", paired by place. Intervals resample problems.
+(it chooses another at every one without a push). Settings: "unsteered", "vectors", whatever
+controls are given, and of each "vectors - CONTROL", paired by place. Intervals resample problems.
 """
 
 from collections.abc import Mapping

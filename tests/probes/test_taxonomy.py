@@ -235,6 +235,14 @@ def test_words_that_are_no_tokens_are_refused(model, texts, monkeypatch):
         read_steps(model, texts, SPANS, [SITE])
 
 
+def test_a_special_token_between_words_is_refused_and_behind_them_is_not(model, texts):
+    end = model.tokenizer.eos_token_id
+    broken = replace(texts[1], answer=(*texts[1].answer[:2], end, *texts[1].answer[2:]))
+    with pytest.raises(Refusal, match="may only stand behind the last step"):
+        read_steps(model, [broken], SPANS[1:2], [SITE])
+    read_steps(model, [broken], [[Span(0, 2, "step")]], [SITE])
+
+
 # ---------------------------------------------------------------- scores
 
 
