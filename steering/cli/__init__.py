@@ -12,6 +12,7 @@
     whenhow drift                                     # how tuning moved the activations
     whenhow sae train --model DIR --task chain --out DIR/sae/blocks.1.hook_resid_post
     whenhow sae score --sae DIR/sae/SITE              # latents of reasoning; before and after RL
+    whenhow sae steer --sae DIR/sae/SITE --latents 17 # what they do, beside their controls
     whenhow vectors train --tuned DIR --out runs/v    # vectors that steer the base, by category
     whenhow vectors show                              # those that ship
     whenhow route                                     # steer the base as the tuned model says
@@ -46,6 +47,7 @@ from steering.cli.drift import Drift
 from steering.cli.route import Route
 from steering.cli.sae import SaeScore, SaeShow, SaeTrain
 from steering.cli.sample import Sample
+from steering.cli.steer_features import SaeSteer
 from steering.cli.train import TrainBase, TrainRft, TrainRl, TrainSft
 from steering.cli.vectors import VectorsShow, VectorsTrain
 from steering.cli.verdict import Verdict
@@ -88,6 +90,7 @@ class Dictionaries:
         Annotated[SaeTrain, subcommand("train", prefix_name=False)]
         | Annotated[SaeScore, subcommand("score", prefix_name=False)]
         | Annotated[SaeShow, subcommand("show", prefix_name=False)]
+        | Annotated[SaeSteer, subcommand("steer", prefix_name=False)]
     )
 
 

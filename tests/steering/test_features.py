@@ -157,6 +157,21 @@ def test_a_feature_edited_again_or_behind_another_operation_is_read_anew(model, 
         near(applied(model, listed, x), step, x)
 
 
+def test_rows_that_read_anew_stand_beside_rows_that_do_not(model, sae, x):
+    """What is kept of a row's reading must not serve its neighbour's next one."""
+    a, b, *_ = mixed_activity(sae, x)
+    listed = {
+        "together": [FeatureEdit("clamp", sae, a, 2.0), FeatureEdit("add", sae, b, 1.0)],
+        "anew": [FeatureEdit("add", sae, a, 2.0), FeatureEdit("ablate", sae, a, 0.5)],
+    }
+    steer = Steer(model, listed)
+    seats = [Request("p", i, (2, 3, 4, 5, 6, 7), 1, s) for i, s in enumerate([*listed] * 2)]
+    steer.seat(range(4), seats, 4)
+    out = steer.at(SITE, x, Pass(tuple(seats), np.zeros(4, dtype=np.int64), 6))
+    for row, seat in enumerate(seats):
+        near(out[[row]], applied(model, listed[seat.setting], x[[row]]), x)
+
+
 def test_a_feature_set_to_the_value_it_has_changes_nothing(model, sae, x):
     flat = x.reshape(-1, 1, 1, 32)
     values = sae.encode(x.reshape(-1, 32))
