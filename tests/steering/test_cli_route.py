@@ -24,7 +24,9 @@ def folders(tmp_path_factory):
     for seed in range(2):
         net = new_llama(len(tokenizer), width=16, depth=2, heads=2, mlp=16, context=96, seed=seed)
         with torch.no_grad():
-            net.get_input_embeddings().weight.mul_(8)
+            for name, weight in net.named_parameters():
+                if weight.ndim == 2 and "embed" not in name:
+                    weight.mul_(20)  # else the tied embeddings have every model repeat itself
         folder = tmp_path_factory.mktemp("models") / f"m{seed}"
         save(net, tokenizer, folder)
         made.append(folder)
@@ -33,7 +35,7 @@ def folders(tmp_path_factory):
     unit = rows / rows.norm(dim=1, keepdim=True)
     about = (1, NAMES, tuned.digest, "", "data")
     save_taxonomy(
-        Taxonomy(SITE, zero, rows, torch.zeros(2), unit, zero, *about),
+        Taxonomy(SITE, zero, rows, torch.zeros(2), unit, zero.clone(), *about),
         made[1] / "taxonomy.safetensors",
     )
     save_vectors(trained(base, tuned), made[1] / "vectors.safetensors")
