@@ -43,7 +43,7 @@ class Stage:
     """Stages whose files it reads."""
     settings: tuple[str, ...]
     """The settings that its result depends on, those of `needs` included; models and task count
-    always, by their content."""
+    always, by their content, as do "fitted" and "dictionaries", the files beside the models."""
 
 
 _HERE = "steering.verdict.stages"
@@ -112,6 +112,20 @@ STAGES = (
             "elicitation_batch",
             "elicitation_problems",
         ),
+    ),
+    Stage(
+        "routing",
+        "routing by trained vectors",
+        f"{_HERE}.routing:run",
+        (),
+        ("seed", "fresh", "problems", "routed_problems", "fitted"),
+    ),
+    Stage(
+        "features",
+        "latents of either model",
+        f"{_HERE}.features:run",
+        ("rollouts-tuned",),
+        (*SAMPLED, "again", "dictionaries"),
     ),
     Stage(
         "drift",
