@@ -16,8 +16,12 @@ from steering.calibration.thresholds import VERDICT, Cell, judged
 VERSION = 1
 """Raised whenever a copy's cells change for the same settings."""
 
-SKIP = ("directions", "strategies", "sharpening", "divergence")
+SKIP = ("directions", "strategies", "sharpening", "divergence", "features")
 """Stages of the verdict that no conclusion rests on; what needs them is skipped too."""
+
+
+ROUTED = 40
+"""Problems of each half of a skill that the arms of routing answer."""
 
 
 def calibrate(
@@ -78,6 +82,7 @@ def cells_of(copy: Copy, out: Path, problems: int, samples: int) -> list[Cell]:
         out=out / copy.name,
         tuning_rollouts=copy.tuning_rollouts,
         skip=SKIP,
+        routed_problems=ROUTED,
         workers=0,
     )
     identity = _identity(copy, problems, samples)

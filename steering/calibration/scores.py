@@ -18,7 +18,9 @@ the higher side, by what the measure's own paper claims and not by what came out
   are chosen;
 - *shift*: how far activations moved at the last block, negative;
 - *crossed decoding*: the share of the gap that the tuned model's decisions bring to the base;
-- *hybrid*, *substitution*, *guardrail*, ...: the share of the gap that routing recovers.
+- *hybrid*, and the arms beside it: the share of the gap that the base recovers when it is pushed
+  where, and as, the tuned model says (Venhoff et al., arXiv:2510.07364: much of an RL gap, little
+  of that of a distillation).
 """
 
 from collections.abc import Callable, Sequence
@@ -37,6 +39,7 @@ from steering.evaluate import Judged, load_judged
 from steering.routing import CELLS
 from steering.verdict import VerdictSettings, measured
 from steering.verdict.context import Context
+from steering.verdict.lines.inside import ROUTED
 from steering.verdict.rules import pick
 from steering.verdict.stages.rollouts import BATCH
 
@@ -146,7 +149,8 @@ def routed(arm: str) -> Callable[[Evidence, str], Estimate]:
     """The share of the gap that an arm of routing recovers."""
 
     def score(evidence: Evidence, skill: str) -> Estimate:
-        r = pick(evidence.rows, "recovered valid", setting=arm, skill=skill, part=PARTS[0])
+        where = {"model": ROUTED, "setting": arm, "skill": skill, "part": PARTS[0]}
+        r = pick(evidence.rows, "recovered valid", **where)
         return _read(r)
 
     return score
@@ -160,6 +164,10 @@ MEASURES: dict[str, Callable[[Evidence, str], Estimate]] = {
     "KL at decisions": kl_at_decisions,
     "shift": shift,
     "crossed decoding": crossed_decoding,
+    "hybrid": routed("hybrid"),
+    "shared vector": routed("shared vector"),
+    "random candidates": routed("random candidates"),
+    "guardrail": routed("guardrail"),
 }
 """In the order of the table."""
 

@@ -9,7 +9,6 @@ from steering.cli.verdict import SHIPPED
 
 if TYPE_CHECKING:
     from probes.records import Measurement
-    from steering.cli.vectors_pipeline import Made
     from steering.vectors import Vectors
 
 FILE, TAXONOMY_FILE = "vectors.safetensors", "taxonomy.safetensors"
@@ -106,28 +105,34 @@ class VectorsTrain:
 
     def run(self) -> str:
         """Train, judge, save, draw, show; the path of the vectors, or the JSON."""
-        from dataclasses import asdict
+        from dataclasses import asdict, fields
 
         from probes.plots.taxonomy import TAXONOMY
-        from probes.taxonomy import save_taxonomy
-        from steering.cli.progress import console
+        from probes.tasks import load_task
+        from probes.taxonomy import load_taxonomy, save_taxonomy
+        from steering.cli.progress import bars, console
         from steering.cli.results import write_results
-        from steering.cli.vectors_pipeline import make
-        from steering.vectors import save_vectors
+        from steering.vectors import Training, made, save_vectors
+        from steering.verdict.context import load_on
 
-        made: Made = make(self)
+        base, tuned = (load_on(m, self.device, self.dtype) for m in (self.base, self.tuned))
+        given = None if self.taxonomy is None else load_taxonomy(self.taxonomy, tuned)
+        asked = Training(**{f.name: getattr(self, f.name) for f in fields(Training)})
+        task = load_task(self.task)
+        with bars() as tick:
+            found = made(base, tuned, task, asked, tick, taxonomy=given, command=self.command)
         if self.taxonomy is None:
-            save_taxonomy(made.taxonomy, self.out / TAXONOMY_FILE)
-        save_vectors(made.vectors, self.out / FILE)
+            save_taxonomy(found.taxonomy, self.out / TAXONOMY_FILE)
+        save_vectors(found.vectors, self.out / FILE)
         about = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
-        about["parameters"] = made.vectors.parameters
+        about["parameters"] = found.vectors.parameters
         figures = {
             f"vectors-{name}": draw
             for name, draw in TAXONOMY.items()
             if name == "loss" or self.taxonomy is None
         }
-        text = write_results(self.out, "vectors", made.rows, about, figures)
-        for table in (*scores_table(made.rows), *tables(made.vectors, made.nearest, made.rows)):
+        text = write_results(self.out, "vectors", found.rows, about, figures)
+        for table in (*scores_table(found.rows), *tables(found.vectors, found.nearest, found.rows)):
             console().print(table)
         return text if self.json else str(self.out / FILE)
 

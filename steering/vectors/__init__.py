@@ -19,13 +19,14 @@ Both train through the hooks that use them (`steering.interventions.Steer`), at 
     first      fit_first
     judging    loss and agreement on test problems, with intervals
     files      one safetensors file; tokens nearest to a vector
+    making     all of it from a pair and a task
 """
 
-from probes.models import Model
 from steering.vectors.current import CurrentSettings, fit_current
 from steering.vectors.files import load_vectors, nearest, save_vectors
 from steering.vectors.first import FirstSettings, fit_first
 from steering.vectors.judging import ONE_VECTOR, SHUFFLED, judge, with_losses
+from steering.vectors.making import Made, Training, default_layer, made
 from steering.vectors.places import Places, find_places
 from steering.vectors.record import Vectors
 from steering.vectors.steered import steered_logits
@@ -36,7 +37,9 @@ __all__ = [
     "SHUFFLED",
     "CurrentSettings",
     "FirstSettings",
+    "Made",
     "Places",
+    "Training",
     "Vectors",
     "default_layer",
     "find_places",
@@ -44,14 +47,10 @@ __all__ = [
     "fit_first",
     "judge",
     "load_vectors",
+    "made",
     "nearest",
     "save_vectors",
     "steered_logits",
     "stretches",
     "with_losses",
 ]
-
-
-def default_layer(model: Model) -> int:
-    """The layer at the depth at which the authors steer: outputs of 12/32, 18/48, 24/64, 10/28."""
-    return max(0, round(0.395 * model.depth) - 1)

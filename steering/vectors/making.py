@@ -1,42 +1,89 @@
-"""What `whenhow vectors train` does between its flags and its files."""
+"""A taxonomy and vectors from nothing but a pair and a task: what the command and the verdict do.
+
+    found = made(base, tuned, task, Training(lr=0.05, allow_few=True))
+    found.taxonomy, found.vectors, found.rows
+
+Fitted to the models' answers to problems of the tune split, chosen on the select split, and
+reported on the test split.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    from probes.capture import Text
-    from probes.models import Model
-    from probes.records import Measurement, Span
-    from probes.tasks import Task
-    from probes.taxonomy import Candidate, Steps, Taxonomy
-    from steering.cli.vectors import VectorsTrain
-    from steering.vectors import Places, Vectors
+from probes.capture import Text, from_rollouts
+from probes.models import Model, check_pair, layer_index
+from probes.records import Measurement, Span, content_hash, parse_site, site_name
+from probes.tasks import Task
+from probes.tasks.cells import cells_of, problems_of
+from probes.taxonomy import (
+    OPENING,
+    Candidate,
+    Steps,
+    Taxonomy,
+    aligned,
+    choose,
+    confusion,
+    explore,
+    openings,
+    read_steps,
+    report,
+)
+from steering.evaluate import evaluate
+from steering.vectors.current import CurrentSettings, fit_current
+from steering.vectors.files import nearest
+from steering.vectors.first import FirstSettings, fit_first
+from steering.vectors.judging import ONE_VECTOR, SHUFFLED, judge, with_losses
+from steering.vectors.places import Places, find_places
+from steering.vectors.record import Vectors
+from steering.vectors.targets import stretches
 
 SPLITS = ("tune", "select", "test")
 BATCH = 128
 
-Advance = Callable[[str, int, int], None]
+Advance = Callable[[str, int, int], Any]
+"""Called with a title, how much more of it is done, and of how much."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is asked of a training; `whenhow vectors train` has the words for each."""
+
+    form: Literal["current", "first"] = "current"
+    sizes: tuple[int, ...] = (5, 10, 15, 20, 30, 50)
+    site: str = ""
+    problems: int = 80
+    held: int = 30
+    samples: int = 1
+    loss: Literal["kl", "ce"] = "kl"
+    lr: float = 1e-2
+    epochs: int = 0
+    starts: int = 3
+    network: bool = False
+    least: int = 20
+    allow_few: bool = False
+    no_controls: bool = False
+    seed: int = 0
 
 
 @dataclass(frozen=True)
 class Made:
     """What a training leaves behind."""
 
-    taxonomy: "Taxonomy"
-    vectors: "Vectors"
+    taxonomy: Taxonomy
+    vectors: Vectors
     nearest: list[list[str]]
-    rows: "list[Measurement]"
+    rows: list[Measurement]
 
 
 @dataclass(frozen=True)
 class Answers:
     """Texts of one model to the problems of one split, with their steps."""
 
-    texts: "list[Text]"
-    spans: "list[list[Span]]"
-    openings: "list[list[Span]]"
+    texts: list[Text]
+    spans: list[list[Span]]
+    openings: list[list[Span]]
     """The same steps named after the word that they open with."""
 
     def __add__(self, more: "Answers") -> "Answers":
@@ -46,38 +93,45 @@ class Answers:
         )
 
 
-def make(asked: "VectorsTrain") -> Made:
-    """Answers, taxonomy, vectors and controls, and what they are worth on test problems."""
-    from probes.models import check_pair
-    from probes.tasks import load_task
-    from probes.taxonomy import load_taxonomy
-    from steering.cli.progress import bars
-    from steering.vectors import nearest
-    from steering.verdict.context import load_on
+def made(
+    base: Model,
+    tuned: Model,
+    task: Task,
+    asked: Training,
+    advance: Advance = lambda *_: None,
+    *,
+    taxonomy: Taxonomy | None = None,
+    command: str = "",
+) -> Made:
+    """Answers, taxonomy, vectors and controls, and what they are worth on test problems.
 
-    base = load_on(asked.base, asked.device, asked.dtype)
-    tuned = load_on(asked.tuned, asked.device, asked.dtype)
+    Args:
+        base: is steered.
+        tuned: says towards what.
+        task: made the problems.
+        asked: see there.
+        advance: told how far it is.
+        taxonomy: of the tuned model, where there is one.
+        command: that was typed; kept with the vectors.
+
+    Raises:
+        Refusal: no pair, a pair that never disagrees, steps of one kind only, categories with too
+            few places.
+    """
     check_pair(base, tuned)
-    task = load_task(asked.task)
-    given = None if asked.taxonomy is None else load_taxonomy(asked.taxonomy, tuned)
     site = steered_site(base, asked.site)
-    with bars() as advance:
-        readers = {"tuned": tuned} if given else {"tuned": tuned, "base": base}
-        answers = sampled(asked, task, readers, advance)
-        taxonomy, rows = given, []
-        if taxonomy is None:
-            taxonomy, rows = categories(asked, task, tuned, answers, advance)
-        vectors, judged = train(asked, base, tuned, taxonomy, site, answers, advance)
-    vectors = replace(vectors, command=asked.command)
+    readers = {"tuned": tuned} if taxonomy else {"tuned": tuned, "base": base}
+    answers = sampled(asked, task, readers, advance)
+    rows: list[Measurement] = []
+    if taxonomy is None:
+        taxonomy, rows = categories(asked, task, tuned, answers, advance)
+    vectors, judged = train(asked, base, tuned, taxonomy, site, answers, advance)
+    vectors = replace(vectors, command=command)
     return Made(taxonomy, vectors, nearest(base, vectors), rows + judged)
 
 
-def steered_site(base: "Model", site: str) -> str:
+def steered_site(base: Model, site: str) -> str:
     """The site that was asked for, or the default one."""
-    from probes.models import layer_index
-    from probes.records import parse_site, site_name
-    from steering.vectors import default_layer
-
     if not site:
         return site_name(default_layer(base), "hook_resid_post")
     layer, kind = parse_site(site)
@@ -85,14 +139,9 @@ def steered_site(base: "Model", site: str) -> str:
 
 
 def sampled(
-    asked: "VectorsTrain", task: "Task", models: "dict[str, Model]", advance: Advance
+    asked: Training, task: Task, models: dict[str, Model], advance: Advance
 ) -> dict[tuple[str, str], Answers]:
     """Answers of each model to the problems of each split, at temperature 1."""
-    from probes.capture import from_rollouts
-    from probes.taxonomy import aligned, openings
-    from steering.evaluate import evaluate
-    from steering.verdict.context import cells_of, problems_of
-
     found, cells = {}, cells_of(task)
     counts = {"tune": asked.problems, "select": asked.held, "test": asked.held}
     problems = {split: problems_of(task, cells, split, n) for split, n in counts.items()}
@@ -124,20 +173,17 @@ def sampled(
 
 
 def categories(
-    asked: "VectorsTrain",
-    task: "Task",
-    tuned: "Model",
+    asked: Training,
+    task: Task,
+    tuned: Model,
     answers: dict[tuple[str, str], Answers],
     advance: Advance,
-) -> "tuple[Taxonomy, list[Measurement]]":
+) -> tuple[Taxonomy, list[Measurement]]:
     """A taxonomy of the tuned model, and the rows that chose it and that tell what it is worth.
 
     It reads the base's texts too: a tuned model may use one kind of step alone, and whoever routes
     reads it on texts that both have written.
     """
-    from probes.records import content_hash, site_name
-    from probes.taxonomy import OPENING, choose, confusion, explore, read_steps, report
-
     sites = [site_name(layer, "hook_resid_post") for layer in range(tuned.depth)]
     both = {split: answers["tuned", split] + answers["base", split] for split in SPLITS}
     steps: dict[str, Steps] = {
@@ -165,17 +211,15 @@ def categories(
 
 
 def train(
-    asked: "VectorsTrain",
-    base: "Model",
-    tuned: "Model",
-    taxonomy: "Taxonomy",
+    asked: Training,
+    base: Model,
+    tuned: Model,
+    taxonomy: Taxonomy,
     site: str,
     answers: dict[tuple[str, str], Answers],
     advance: Advance,
-) -> "tuple[Vectors, list[Measurement]]":
+) -> tuple[Vectors, list[Measurement]]:
     """The vectors, their controls, and both judged at places of test problems."""
-    from steering.vectors import find_places, judge, with_losses
-
     texts = {split: answers["tuned", split].texts for split in SPLITS}
     total = 2 * sum(map(len, texts.values()))
     places: dict[str, Places] = {
@@ -200,16 +244,14 @@ def train(
 
 
 def current_form(
-    asked: "VectorsTrain",
-    base: "Model",
-    tuned: "Model",
-    taxonomy: "Taxonomy",
-    places: "dict[str, Places]",
+    asked: Training,
+    base: Model,
+    tuned: Model,
+    taxonomy: Taxonomy,
+    places: dict[str, Places],
     advance: Advance,
-) -> "tuple[Vectors, dict[str, Vectors]]":
+) -> tuple[Vectors, dict[str, Vectors]]:
     """The vectors and, fitted in the same way to as many places, their controls."""
-    from steering.vectors import ONE_VECTOR, SHUFFLED, CurrentSettings, fit_current
-
     blank = CurrentSettings()
     settings = replace(
         blank,
@@ -223,7 +265,7 @@ def current_form(
         allow_few=asked.allow_few,
     )
 
-    def fitted(title: str, tune: "Places", select: "Places", names: tuple[str, ...]) -> "Vectors":
+    def fitted(title: str, tune: Places, select: Places, names: tuple[str, ...]) -> Vectors:
         told = partial(_tell, advance, title, settings.seeds * settings.epochs)
         return fit_current(
             base, tuned, tune, select, names, settings, taxonomy=taxonomy.data, progress=told
@@ -241,17 +283,15 @@ def current_form(
 
 
 def first_form(
-    asked: "VectorsTrain",
-    base: "Model",
-    tuned: "Model",
-    taxonomy: "Taxonomy",
+    asked: Training,
+    base: Model,
+    tuned: Model,
+    taxonomy: Taxonomy,
     site: str,
     answers: dict[tuple[str, str], Answers],
     advance: Advance,
-) -> "Vectors":
+) -> Vectors:
     """A bias on whole texts, and the categories' vectors on top."""
-    from steering.vectors import FirstSettings, fit_first, stretches
-
     blank = FirstSettings()
     settings = replace(
         blank,
@@ -271,3 +311,8 @@ def first_form(
 
 def _tell(advance: Advance, title: str, total: int, more: int) -> None:
     advance(title, more, total)
+
+
+def default_layer(model: Model) -> int:
+    """The layer at the depth at which the authors steer: outputs of 12/32, 18/48, 24/64, 10/28."""
+    return max(0, round(0.395 * model.depth) - 1)

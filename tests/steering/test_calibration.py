@@ -210,7 +210,7 @@ def evidence(tmp_path_factory):
         problems=12,
         samples=8,
         crossed_samples=1,
-        skip=(*running.SKIP, "elicitation"),
+        skip=(*running.SKIP, "elicitation", "routing"),
         workers=0,
         fresh=True,
     )
