@@ -150,7 +150,8 @@ def test_a_feature_edited_again_or_behind_another_operation_is_read_anew(model, 
     latent = mixed_activity(sae, x)[0]
     first, second = FeatureEdit("clamp", sae, latent, 2.0), FeatureEdit("add", sae, latent, 1.0)
     push = Intervention("add", SITE, normal(9, 32), 1.0)
-    for listed in ([first, second], [second, push, first]):
+    of_another = FeatureEdit("clamp", made("standard"), latent, 2.0)
+    for listed in ([first, second], [second, first], [second, push, first], [second, of_another]):
         step = x
         for one in listed:
             step = applied(model, [one], step)
@@ -431,6 +432,7 @@ def test_a_random_feature_fires_as_often_and_is_no_copy():
     assert not drawn & {20, 21}
     assert np.abs(np.log(rates[list(drawn)] / rates[20])).max() <= np.log(1.2)
     assert same_rate(sae, 20, 2, seed=1) == same_rate(sae, 20, 2, seed=1)
+    assert same_rate(sae, 20, 2, seed=0, within=1.08, alike=1.0) in ([19, 21], [21, 19])
     with pytest.raises(Refusal, match=r"0 other latents fire within a factor 1.01 .* nearest"):
         same_rate(sae, 20, seed=0, within=1.01)
     silent = tuple(replace(f, firing_rate=0.0) for f in sae.features)

@@ -19,7 +19,7 @@ from probes.records import Grade, Refusal
 from probes.sae import Feature, Sae
 from probes.tasks import load_task
 from steering.controls import unembeddings
-from steering.features import DoseSettings, FeatureEdit, dose_response, matched
+from steering.features import DoseSettings, FeatureEdit, dose_response, matched, same_rate
 from steering.interventions import decisions, write
 
 SITE, LATENT, SAMPLES = "blocks.2.hook_resid_post", 3, 2
@@ -110,23 +110,26 @@ def test_a_planted_feature_raises_its_strategy_and_its_controls_do_not():
     assert value("option rate of check", "feature", 0.5).value < 0.2  # it is a matter of dose
 
 
-def test_a_row_is_what_the_answers_written_under_that_setting_alone_come_to():
+def test_a_row_is_what_the_answers_written_under_its_settings_alone_come_to():
     base, task, problems = parts()
-    edit = FeatureEdit("clamp", planted(), LATENT, 0.5, window=window())
-    asked = [
-        Request(p.id, i, encode(base, p.prompt), task.budget(p), "s")
-        for p in problems
-        for i in range(SAMPLES)
-    ]
-    stop = Decoding(stop=(base.tokenizer.eos_token_id,))
-    answers = write(base, {"s": [edit]}, asked, stop)
+    others = same_rate(planted(), LATENT, 2, seed=0)  # a control is the mean of its draws
+    edits = {i: FeatureEdit("clamp", planted(), i, 2.0, window=window()) for i in (LATENT, *others)}
     by_id = {p.id: p for p in problems}
-    right = [task.grade(by_id[a.problem], a.text) is Grade.RIGHT for a in answers]
-    assert value("right", "feature", 0.5).value == pytest.approx(np.mean(right))
-    lengths = [len(a.tokens) for a in answers]
-    assert value("length", "feature", 0.5).value == pytest.approx(np.mean(lengths))
-    cut = [a.stop == "length" for a in answers]
-    assert value("cut off", "feature", 0.5).value == pytest.approx(np.mean(cut))
+    stop = Decoding(stop=(base.tokenizer.eos_token_id,))
+    for setting, latents in (("feature", [LATENT]), ("random feature", others)):
+        asked = [
+            Request(p.id, i, encode(base, p.prompt), task.budget(p), latent)
+            for latent in latents
+            for p in problems
+            for i in range(SAMPLES)
+        ]
+        answers = write(base, {i: [edits[i]] for i in latents}, asked, stop)
+        right = [task.grade(by_id[a.problem], a.text) is Grade.RIGHT for a in answers]
+        assert value("right", setting).value == pytest.approx(np.mean(right))
+        lengths = [len(a.tokens) for a in answers]
+        assert value("length", setting).value == pytest.approx(np.mean(lengths))
+        cut = [a.stop == "length" for a in answers]
+        assert value("cut off", setting).value == pytest.approx(np.mean(cut))
 
 
 def test_every_dose_has_every_control_and_every_gain_is_a_difference_of_rows():
@@ -167,6 +170,13 @@ def test_the_length_matched_rate_is_the_mixture_that_has_the_length():
     assert as_long.low < 0.4 < as_long.high
     assert matched(np.full(n, 20.0), steered[1], arms)[0].value == pytest.approx(0.6)
     assert matched(np.full(n, 32.0), steered[1], arms)[0].value == pytest.approx(0.78)
+    rare = np.zeros(n)
+    rare[:3] = 1.0  # too few problems for a bootstrap: the share is held, the interval exact
+    few = matched(
+        np.full(n, 12.0), np.zeros(n), [(np.full(n, 10.0), np.zeros(n)), (arms[0][0], rare)]
+    )
+    assert [one.value for one in few] == pytest.approx([0.2 * 3 / n, -0.2 * 3 / n])
+    assert few[0].low < few[0].value < few[0].high
 
 
 @pytest.mark.parametrize("effect", [0.0, 0.2])
