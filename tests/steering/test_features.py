@@ -150,7 +150,7 @@ def test_a_feature_edited_again_or_behind_another_operation_is_read_anew(model, 
     latent = mixed_activity(sae, x)[0]
     first, second = FeatureEdit("clamp", sae, latent, 2.0), FeatureEdit("add", sae, latent, 1.0)
     push = Intervention("add", SITE, normal(9, 32), 1.0)
-    of_another = FeatureEdit("clamp", made("standard"), latent, 2.0)
+    of_another = FeatureEdit("clamp", made("standard"), latent + 1, 2.0)
     for listed in ([first, second], [second, first], [second, push, first], [second, of_another]):
         step = x
         for one in listed:
