@@ -36,7 +36,7 @@ class Pair(NamedTuple):
 @cache
 def pair() -> Pair:
     tokenizer = new_tokenizer(load_task("chain").vocabulary())
-    size = {"width": 128, "depth": 3, "heads": 4, "mlp": 320, "context": 176}
+    size = {"width": 128, "depth": 3, "heads": 4, "mlp": 320, "context": 160}
     nets = [new_llama(len(tokenizer), **size, seed=s).requires_grad_(False) for s in range(2)]
     for net in nets:
         for name, weight in net.named_parameters():
@@ -68,7 +68,7 @@ def writer() -> Hybrid:
 
 
 def asked(rows: int, tokens: int = TOKENS) -> list[Request]:
-    """Prompts of about the length of the task's, one a row."""
+    """Prompts of 32 tokens, one a row; the longer they are, the more an uncached pass costs."""
     draw = torch.Generator().manual_seed(1)
-    prompts = torch.randint(3, 70, (rows, 12), generator=draw)
+    prompts = torch.randint(3, 70, (rows, 32), generator=draw)
     return [Request(str(i), 0, tuple(p), tokens) for i, p in enumerate(prompts.tolist())]
