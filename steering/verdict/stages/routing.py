@@ -13,9 +13,7 @@ from probes.intervals import undefined
 from probes.measurements import row
 from probes.records import Measurement, Refusal
 from probes.taxonomy import Taxonomy, load_taxonomy, save_taxonomy
-from steering.routing.arms import Parts
-from steering.routing.recovery import recovery
-from steering.routing.running import Done, run_arms
+from steering.routing import Done, Parts, recovery, run_arms
 from steering.vectors import Training, Vectors, load_vectors, made, save_vectors
 from steering.verdict.context import Context
 from steering.verdict.lines.inside import ROUTED
