@@ -289,7 +289,7 @@ def test_categories_have_vectors_of_their_own(model, other, pair):
 
 
 def test_the_best_start_on_hold_out_problems_is_kept(model, other, pair):
-    train, hold = (places.pooled() for places in pair)
+    train, hold = (places.pooled().take(torch.arange(40)) for places in pair)
 
     def held(vectors):
         logits = steered_logits(model, hold.sequences, SITE, vectors.pushes(hold.category))
