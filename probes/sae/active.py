@@ -108,9 +108,10 @@ def shuffles(
     rng = np.random.default_rng(seed)
     for _ in range(count):
         take = np.empty(len(problems), dtype=int)
-        for start in range(0, len(names), NEIGHBOURS):
-            block = names[start : start + NEIGHBOURS]
-            for name, other in zip(block, rng.permutation(block), strict=True):
+        for block in np.array_split(names, max(1, len(names) // NEIGHBOURS)):
+            order = rng.permutation(block)
+            # Along a circle in random order, so that no problem keeps its own labels.
+            for name, other in zip(order, np.roll(order, 1), strict=True):
                 for i, rows in enumerate(of[name]):
                     source = of[other][i % len(of[other])]
                     take[rows] = source[np.arange(len(rows)) % len(source)]

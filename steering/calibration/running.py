@@ -5,11 +5,11 @@ import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from probes.records import Refusal, content_hash, read_table, write_table
+from probes.records import Refusal, content_hash, file_hash, read_table, write_table
 from steering.calibration.copies import Copy
 from steering.calibration.thresholds import VERDICT, Cell, judged
 
@@ -85,7 +85,7 @@ def cells_of(copy: Copy, out: Path, problems: int, samples: int) -> list[Cell]:
         routed_problems=ROUTED,
         workers=0,
     )
-    identity = _identity(copy, problems, samples)
+    identity = _identity(copy, settings, problems, samples)
     path = out / copy.name / "cells.parquet"
     with suppress(Refusal):  # absent or damaged: it is made again
         cells, about = read_table(path, Cell)
@@ -124,7 +124,7 @@ def _measured(copy: Copy, settings: Any, said: dict, problems: int, samples: int
     return cells
 
 
-def _identity(copy: Copy, problems: int, samples: int) -> str:
+def _identity(copy: Copy, settings: Any, problems: int, samples: int) -> str:
     """Hash of what determines the cells; models by their content."""
     from probes.models import load
     from probes.tasks import load_task
@@ -134,5 +134,7 @@ def _identity(copy: Copy, problems: int, samples: int) -> str:
     paths = (copy.base, copy.tuned, copy.twin, copy.tuned_twin)
     digests = [load(path).digest if path else "" for path in paths]
     task = load_task(copy.task).settings
-    counts = [VERSION, RESULT_VERSION, problems, samples, copy.tuning_rollouts]
-    return content_hash([counts, digests, task, list(MEASURES), list(copy.regimes)])
+    counts = [VERSION, RESULT_VERSION, problems, samples]
+    fitted = [file_hash(f) for f in sorted(copy.tuned.glob("*.safetensors"))]
+    asked = {k: v for k, v in asdict(settings).items() if k not in ("base", "tuned", "out")}
+    return content_hash([counts, digests, task, list(MEASURES), list(copy.regimes), fitted, asked])

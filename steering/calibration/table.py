@@ -4,9 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from probes.records import unique
-from steering.calibration.thresholds import Cell, agreement
-
-TRUTHS = ("deployed", "recombined", "created", "no gain", "lost", "unknown")
+from steering.calibration.thresholds import GAINS, Cell, agreement
 
 
 def confusion(cells: Sequence[Cell]) -> dict[tuple[str, str, str], int]:
@@ -15,36 +13,43 @@ def confusion(cells: Sequence[Cell]) -> dict[tuple[str, str, str], int]:
 
 
 def markdown(cells: Sequence[Cell]) -> str:
-    """One row a measure; a cell counts "deployed / created / undecided" for its truth.
+    """One row a measure: for each truth, how often it said what.
 
-    "no gain" and "lost" stand with "undecided" where something was gained, and have rows of their
-    own truth: there the count is "no gain or lost / deployed / created / undecided".
+    Where something was gained a cell counts "deployed / created / nothing gained / undecided";
+    where nothing was, "nothing gained / deployed or created / undecided". The verdict's own rules
+    were fixed on one pretraining seed, so it has a row more, without that seed.
     """
-    counted = confusion(cells)
     lines = [
         "| measure | deployed | recombined | created | nothing gained | right of the decided, "
         "where something was gained |",
         "|---|---|---|---|---|---|",
     ]
     for measure in unique(c.measure for c in cells):
-
-        def of(truth: str, *words: str, measure: str = measure) -> int:
-            return sum(counted.get((measure, truth, word), 0) for word in words)
-
-        silent = ("undecided", "no gain", "lost")
-        parts = [
-            f"{of(t, 'deployed')} / {of(t, 'created')} / {of(t, *silent)}"
-            for t in ("deployed", "recombined", "created")
-        ]
-        flat = [
-            sum(of(truth, *words) for truth in ("no gain", "lost"))
-            for words in (("no gain", "lost"), ("deployed",), ("created",), ("undecided",))
-        ]
         of_it = [c for c in cells if c.measure == measure]
-        share = agreement(of_it, gains=True)
-        decided = sum(c.outcome != "undecided" and c.truth in TRUTHS[:3] for c in of_it)
-        right = f"{share} of {decided}" if share else "none decided"
-        lines.append(
-            f"| {measure} | {' | '.join(parts)} | {' / '.join(map(str, flat))} | {right} |"
-        )
+        lines.append(_line(measure, of_it))
+        if measure == "verdict":
+            held = [c for c in of_it if c.seed != FIXED_ON]
+            lines.append(_line(f"{measure}, other seeds", held))
     return "\n".join(lines)
+
+
+FIXED_ON = 0
+"""The pretraining seed that may have fixed a threshold of the verdict's."""
+
+
+def _line(name: str, cells: Sequence[Cell]) -> str:
+    counted = Counter((c.truth, c.said) for c in cells)
+
+    def of(truths: Sequence[str], *words: str) -> str:
+        return str(sum(counted[truth, word] for truth in truths for word in words))
+
+    flat = ("no gain", "lost")
+    parts = [
+        " / ".join([of([t], "deployed"), of([t], "created"), of([t], *flat), of([t], "undecided")])
+        for t in GAINS
+    ]
+    still = [of(flat, *flat), of(flat, "deployed", "created"), of(flat, "undecided")]
+    share = agreement(cells, gains=True)
+    decided = sum(c.outcome != "undecided" and c.truth in GAINS for c in cells)
+    right = f"{share} of {decided}" if share else "none decided"
+    return f"| {' | '.join([name, *parts, ' / '.join(still), right])} |"

@@ -89,10 +89,11 @@ def judged(cells: Sequence[Cell]) -> list[Cell]:
 def threshold(cells: Sequence[Cell]) -> float:
     """Where scores of deployed and created skills part best; NaN where one of them is missing.
 
-    The largest mean of the two shares that are right; of equal ones the middle of the widest gap
+    Of cells that gained for certain, as only those are ever asked. The largest mean of the two
+    shares that are right; of equal ones the middle of the widest gap
     between neighbouring scores.
     """
-    scored = [c for c in cells if c.truth in GAINS and not math.isnan(c.score)]
+    scored = [c for c in cells if c.truth in GAINS and c.gain_low > 0 and not math.isnan(c.score)]
     scores = np.array([c.score for c in scored])
     deployed = np.array([c.truth in DEPLOYED for c in scored], dtype=bool)
     if not deployed.any() or deployed.all():

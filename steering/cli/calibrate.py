@@ -30,6 +30,7 @@ class Calibrate:
 
     def run(self) -> str:
         """Score and show; the path of the folder."""
+        from probes.records import atomic_write
         from steering.calibration import calibrate, markdown, shipped_copies
         from steering.cli.progress import bar
 
@@ -47,7 +48,9 @@ class Calibrate:
             )
         write(cells, self.out)
         if self.into:
-            self.into.write_text(between(self.into, markdown(cells)))
+            text = between(self.into, markdown(cells))
+            with atomic_write(self.into) as file:
+                file.write(text.encode())
         return str(self.out)
 
 

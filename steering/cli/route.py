@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from steering.cli.vectors import FILE, TAXONOMY_FILE
+from steering.cli.vectors import FILE, SHARED_FILE, TAXONOMY_FILE
 from steering.cli.verdict import SHIPPED
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ class Route:
     prompt: str = ""
     """Words before the question that ask for reasoning, where the task has such."""
     shared: Path | None = None
-    """One vector trained on all places alike; the mean of the categories' if absent."""
+    """One vector trained on all places alike; the one beside the tuned model if absent, and where
+    there is none the mean of the categories'."""
     absent: Path | None = None
     """Vectors trained towards a copy that lacks the skill: they should recover nothing."""
     gate: Literal["", "base", "tuned"] = "base"
@@ -180,11 +181,12 @@ def made(asked: Route, context: "Context") -> "Parts":
     vectors = load_vectors(asked.vectors or beside / FILE, base)
     check_vectors(vectors, base, tuned)
     lines_of(taxonomy, vectors)
+    shared = asked.shared or beside / SHARED_FILE
     return Parts(
         taxonomy,
         vectors,
         coefficients=asked.coefficients,
-        shared=load_vectors(asked.shared, base) if asked.shared else None,
+        shared=load_vectors(shared, base) if asked.shared or shared.is_file() else None,
         absent=load_vectors(asked.absent, base) if asked.absent else None,
         gate=learnt(asked, context, vectors.site) if asked.gate else None,
         windows=asked.windows,

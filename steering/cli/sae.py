@@ -133,7 +133,7 @@ class SaeScore:
     words: tuple[str, ...] = ()
     """Reasoning tokens, a group each (wait however ...); by default what takes each strategy."""
     problems: int = 120
-    """Test problems."""
+    """Problems of the select split: what is chosen here is then judged on others."""
     samples: int = 8
     """Answers of each model to each."""
     top: int = 10
@@ -201,7 +201,7 @@ class SaeShow:
     top: int = 10
     """How many."""
     problems: int = 60
-    """Test problems."""
+    """Problems of the select split: what is chosen here is then judged on others."""
     samples: int = 4
     """Answers to each."""
     out: Path = Path("runs/sae-show")

@@ -51,7 +51,7 @@ def score(asked: "SaeScore", tick: Tick) -> list[Measurement]:
         def told_of(more: int, title: str = f"answers, {part.name}") -> None:
             tick(title, more, count)
 
-        given = (part.model, task, "test", asked.problems, asked.samples, asked.seed)
+        given = (part.model, task, "select", asked.problems, asked.samples, asked.seed)
         found = answers(*given, told_of)
         rows += of_one(asked, part, found, read(part.model, part.sae.site, found.texts), tick)
         if parts[1:]:
@@ -195,8 +195,6 @@ def nu_rows(
         row("nu median", found.median(seed=asked.seed), model=model, note=count, **about),
         row("nu below 0.5", found.share_below(seed=asked.seed), model=model, note=count, **about),
     ]
-    error = found.median("error", seed=asked.seed)
-    rows.append(row("nu median on the error", error, model=model, note=count, **about))
     nu = found.nu()
     known = np.flatnonzero(np.isfinite(nu))
     lowest = set(known[np.argsort(nu[known], kind="stable")][: asked.top].tolist())
@@ -215,7 +213,7 @@ def describe(asked: "SaeShow", tick: Tick) -> list[dict[str, Any]]:
     task, count = task_of(part, asked.task), asked.problems * asked.samples
     if wrong := [i for i in asked.latents if not 0 <= i < part.sae.latents]:
         raise Refusal(f"latent {wrong[0]} is not one of the {part.sae.latents} of {asked.sae}.")
-    given = (part.model, task, "test", asked.problems, asked.samples, asked.seed)
+    given = (part.model, task, "select", asked.problems, asked.samples, asked.seed)
     found = answers(*given, lambda more: tick("answers", more, count))
     a = active(part.sae, read(part.model, part.sae.site, found.texts))
     marks, groups = found.reasoning(part.model, asked.words)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from steering.vectors import Vectors
 
 FILE, TAXONOMY_FILE = "vectors.safetensors", "taxonomy.safetensors"
+SHARED_FILE = "one-vector.safetensors"
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,8 @@ class VectorsTrain:
         if self.taxonomy is None:
             save_taxonomy(found.taxonomy, self.out / TAXONOMY_FILE)
         save_vectors(found.vectors, self.out / FILE)
+        if found.shared:
+            save_vectors(found.shared, self.out / SHARED_FILE)
         about = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
         about["parameters"] = found.vectors.parameters
         figures = {

@@ -15,7 +15,6 @@ from typing import Any, Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from probes.generate import Decoding
 from probes.models import Model
 from probes.records import Measurement, Problem, Refusal
 from probes.sae import Sae
@@ -92,7 +91,7 @@ def dose_response(
     if not latents or len(set(latents)) < len(latents):
         raise Refusal(f"features {list(latents)}: name at least one latent, and each once.")
     arms = [arm for i in latents for arm in feature_arms(sae, i, settings, activations)]
-    ends = tuple(ending) or (model.tokenizer.eos_token_id,)
+    ends: Any = tuple(ending) or (model.tokenizer.eos_token_id,)
     arms += [length_arm(ends, bias) for bias in settings.biases]
     steer = Steer(model, {arm.name: arm.operations for arm in arms})
     judged = evaluate(
@@ -100,7 +99,6 @@ def dose_response(
         task,
         problems,
         samples=settings.samples,
-        decoding=Decoding(stop=(model.tokenizer.eos_token_id,)),
         seed=settings.seed,
         settings=(None, *(arm.name for arm in arms)),
         batch=settings.batch,

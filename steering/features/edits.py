@@ -71,7 +71,7 @@ class FeatureEdit:
         """The one that the dictionary was trained at."""
         return self.sae.site
 
-    @cached_property
+    @property
     def norm(self) -> float:
         """The activation that a strength of 1 stands for."""
         if self.op == "ablate":
@@ -85,9 +85,18 @@ class FeatureEdit:
             )
         return self.sae.features[self.latent].max_activation
 
-    @cached_property
+    @property
     def vector(self) -> Float[Tensor, " d"]:
-        """What each unit of activation adds to the residual."""
+        """What each unit of activation adds to the residual; the same object at each call."""
+        return self._vector
+
+    @property
+    def reading(self) -> Reading:
+        """How its activation is read: by its own row of the encoder where that is enough."""
+        return self._reading
+
+    @cached_property
+    def _vector(self) -> Float[Tensor, " d"]:
         return self._written().detach()
 
     def _written(self) -> Float[Tensor, " d"]:
@@ -104,8 +113,7 @@ class FeatureEdit:
         return along * (row.norm() / along.norm())
 
     @cached_property
-    def reading(self) -> Reading:
-        """How its activation is read: by its own row of the encoder where that is enough."""
+    def _reading(self) -> Reading:
         sae, i = self.sae, self.latent
         row = sae.encoder[:, i]
         shift = float(sae.encoder_bias[i])

@@ -45,10 +45,16 @@ class Reading:
 class FeatureOperation(Protocol):
     """An operation whose size depends on a feature (`steering.features.FeatureEdit`)."""
 
-    op: str
-    """One of add, ablate, clamp."""
-    strength: float | int
-    window: Window
+    @property
+    def op(self) -> str:
+        """One of add, ablate, clamp."""
+        ...
+
+    @property
+    def strength(self) -> float | int: ...
+
+    @property
+    def window(self) -> Window: ...
 
     @property
     def site(self) -> str: ...

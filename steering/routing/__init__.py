@@ -13,7 +13,7 @@ a trained vector, as good as the tuned model? Who chose each token is recorded a
 and all arms that it must be compared with are run beside it::
 
     done = run_arms(base, tuned, task, problems, Parts(taxonomy, vectors))
-    rows = recovery(done, pair="rl-0-0")                        # signed shares of the gap, and costs
+    rows = recovery(done, pair="rl-0-0")                # signed shares of the gap, and costs
 
     crossed         Crossed: the writer, and who writes which token
     when_or_how     the four cells, their controls, and the three numbers

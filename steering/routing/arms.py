@@ -20,7 +20,7 @@ from jaxtyping import Float
 
 from probes.generate import Decoding, Request, generate
 from probes.models import Model, encode
-from probes.records import Problem
+from probes.records import Problem, Refusal
 from probes.tasks import Task
 from probes.taxonomy.record import Taxonomy
 from steering.evaluate import Judged, evaluate, judge_all
@@ -109,9 +109,9 @@ def make_arms(
         Refusal: a category without a vector (`routers.lines_of`), no coefficient.
     """
     taxonomy, vectors, sizes = parts.taxonomy, parts.vectors, parts.coefficients
-    kinds, own = len(vectors.names), by_taxonomy(taxonomy, vectors)
+    own, live = by_taxonomy(taxonomy, vectors), alive(vectors)
     reads = (("tuned", taxonomy.site),)
-    count = kinds * len(sizes)
+    count = len(live) * len(sizes)
     seeded = {"reads": reads, "parameters": vectors.parameters}
     steer = Steer(own, sizes)
     full = Arm(FULL, Gated(disagree, steer), vectors, candidates=count, gated=True, **seeded)
@@ -125,7 +125,7 @@ def make_arms(
     others = norm_matched(vectors, seed=parts.seed + 1)
     arms.append(replace(full, name="random vectors", vectors=others, parameters=0))
     many = norm_matched(vectors, seed=parts.seed + 2, repeat=len(sizes))
-    oracle = Steer(every(count), (max(sizes),))
+    oracle = Steer(every(alive(many)), (max(sizes),))
     arms.append(
         replace(
             full,
@@ -139,12 +139,12 @@ def make_arms(
         replace(
             full,
             name="random category",
-            router=Gated(disagree, Steer(by_chance(kinds, seed=parts.seed), sizes)),
+            router=Gated(disagree, Steer(by_chance(live, seed=parts.seed), sizes)),
             candidates=len(sizes),
         )
     )
     arms.append(replace(full, name="random position", gated=False, follows=FULL))
-    best = Gated(disagree, Steer(every(kinds), sizes))
+    best = Gated(disagree, Steer(every(live), sizes))
     arms.append(replace(full, name="oracle category", router=best))
     arms += _without_vectors(base, parts, full)
     arms += _crossed(task, problems, tuned, parts)
@@ -156,9 +156,13 @@ def _of_one_vector(parts: Parts, full: Arm) -> list[Arm]:
     if parts.shared is None:
         one, note = mean_vector(parts.vectors), "the mean of the trained pushes, by their counts"
     else:
-        best = int(np.argmax(parts.shared.counts))
-        one, note = only(parts.shared, best), "trained on all places alike"
-    steer = Steer(every(1), parts.coefficients)
+        if len(parts.shared.vectors) > 1:
+            raise Refusal(
+                f"the shared vector's file has {len(parts.shared.vectors)} vectors: give the one "
+                f"that was trained on all places alike (one-vector.safetensors)."
+            )
+        one, note = only(parts.shared, 0), "trained on all places alike"
+    steer = Steer(every([0]), parts.coefficients)
     about = {"vectors": one, "candidates": len(parts.coefficients), "parameters": one.parameters}
     shared = replace(full, name="shared vector", note=note, router=Gated(disagree, steer), **about)
     everywhere = replace(
@@ -179,9 +183,12 @@ def _without_vectors(base: Model, parts: Parts, full: Arm) -> list[Arm]:
         reason = "no vectors of a copy without the skill were given"
         arms.append(Arm("absent-skill vectors", undefined=reason))
     else:
-        own = by_taxonomy(parts.taxonomy, replace(parts.absent, names=parts.vectors.names))
-        router = Gated(disagree, Steer(own, parts.coefficients))
+        # Their categories are those of another copy's taxonomy, which says nothing of this one:
+        # so each token gets the best of them, as the tuned model sees it.
+        lines = alive(parts.absent)
+        router = Gated(disagree, Steer(every(lines), parts.coefficients))
         about = {"vectors": parts.absent, "parameters": parts.absent.parameters}
+        about |= {"candidates": len(lines) * len(parts.coefficients)}
         arms.append(replace(full, name="absent-skill vectors", router=router, **about))
     if parts.gate is not None:
         reads = (*full.reads, (parts.gate.of, parts.gate.site))
@@ -328,6 +335,18 @@ def shares(answers: Answers) -> dict[str, float]:
 
 
 # ------------------------------------------------------------------ other vectors
+
+
+def alive(vectors: Vectors) -> list[int]:
+    """The categories that push at all: one with too few places may have been left at zero.
+
+    Raises:
+        Refusal: none does.
+    """
+    found = (_pushes(vectors).norm(dim=1) > 0).nonzero()[:, 0].tolist()
+    if not found:
+        raise Refusal("every vector is zero: there is nothing to steer with.")
+    return found
 
 
 def norm_matched(vectors: Vectors, *, seed: int, repeat: int = 1) -> Vectors:

@@ -1,9 +1,9 @@
 """Decode with two models in lockstep: each token is the base's, the steered base's or the tuned's.
 
-    push = Pushes(vectors, base.device)
-    writer = Hybrid(base, tuned, router, push, site=vectors.site, reads=(taxonomy.site,))
+    reads = (("tuned", taxonomy.site),)
+    writer = Hybrid(base, tuned, router, Pushes(vectors, base.device), reads=reads)
     judged = evaluate(writer, task, problems, samples=1, decoding=Decoding(0))
-    writer.log.of(problem.id, 0, None)      # who chose each token, under what, as one array a field
+    writer.log.answers[problem.id, 0, None]     # a line a token: who chose it, under what
 
 Both models read every token, whoever chose it. At each token a `Router` sees both models' logits
 and residuals and says of every row who is to choose. Where it says STEERED, the base is asked again
@@ -244,6 +244,10 @@ class Hybrid:
             # Of equally likely ones the first, as the order of coefficients has it.
             at = view.logs[1, rows].gather(1, drawn).argmax(1, keepdim=True)
         logits, category, coefficient = into
+        # A category that was left at zero pushes nowhere: there the base chooses, and is recorded.
+        chosen = kinds.gather(1, at)[:, 0], sizes.gather(1, at)[:, 0]
+        taken = self.pushes(chosen[0][:, None], chosen[1][:, None], residual)[:, 0]
+        plan.who[rows[(taken == 0).all(-1)]] = BASE
         logits[rows] = found.gather(1, at[..., None].expand(-1, -1, found.shape[2]))[:, 0]
         category[rows] = kinds.gather(1, at)[:, 0]
         coefficient[rows] = sizes.gather(1, at)[:, 0].to(coefficient)

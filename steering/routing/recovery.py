@@ -2,12 +2,13 @@
 
     rows = recovery(run_arms(base, tuned, ...), pair="rl-0-0")
 
-Of each skill and part, and of all problems together (skill and part ""), with `model` the name of
-the pair and `setting` the arm:
+Of each skill and part, of each part, and of all problems together (skill and part ""), with
+`model` the name of the pair and `setting` the arm:
 
     right, valid                 rate of the arm's answers
     gap right, gap valid         tuned - base, paired by problem
     recovered right, ... valid   (arm - base) / (tuned - base), signed, paired
+    hybrid ahead right, ...      rate of the hybrid less this arm's, paired by problem
     steered share                of all tokens, those that not the base alone chose
     disagreement rate            of all tokens, those where the likeliest tokens differ
     oracle bits                  what the tuned model told the arm, in bits a token
@@ -44,7 +45,7 @@ from probes.intervals import (
 from probes.measurements import point, row
 from probes.records import Measurement, Problem, Refusal
 from steering.evaluate import Which, groups
-from steering.routing.arms import PLAIN, Answers, Arm
+from steering.routing.arms import FULL, PLAIN, Answers, Arm
 from steering.routing.hybrid import BASE, FIELDS
 from steering.routing.running import Done
 
@@ -69,7 +70,9 @@ def recovery(done: Sequence[Done], *, pair: str = "", seed: int = 0) -> list[Mea
         raise Refusal(f"there is no arm {lost[0]!r}: without it there is no gap to recover.")
     plain = by_name[PLAIN[0]].judged
     assert plain is not None, "a plain model always has answers"
-    cells: list[tuple[str | None, str | None]] = [(None, None), *groups(plain.problems)]
+    parts = [part for _, part in groups(plain.problems) if part]
+    cells: list[tuple[str | None, str | None]] = [(None, None), *((None, p) for p in parts)]
+    cells += groups(plain.problems)
     rows = []
     for skill, part in dict.fromkeys(cells):
         for one in done:
@@ -100,12 +103,15 @@ def _of_arm(
         found.append((which, _few(len(values)) or rate(values, seed=seed)))
         if arm.name not in PLAIN:
             found.append((f"recovered {which}", share_of_gap(values, base, tuned, seed=seed)))
+        if arm.name not in (*PLAIN, FULL) and by_name[FULL].judged is not None:
+            full = _rates(by_name[FULL], which, skill, part)
+            found.append((f"{FULL} ahead {which}", _gap(full, values, seed)))
     if one.answers:
         assert one.judged is not None
         asked = [p for p in one.judged.problems if skill in (None, p.skill)]
         found += costs(arm, one.answers, [p for p in asked if part in (None, p.part)], seed=seed)
     rows = [row(name, e, setting=arm.name, note=arm.note, **about) for name, e in found]
-    if arm.vectors is not None and skill is None:
+    if arm.vectors is not None and skill is None and part is None:
         size = float(arm.parameters)
         rows.append(point("fitted parameters", size, 1, setting=arm.name, note=arm.note, **about))
     return rows

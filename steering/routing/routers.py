@@ -1,7 +1,7 @@
 """Who chooses the next token: gates, and what happens where a gate is open.
 
     full = Gated(disagree, Steer(by_taxonomy(taxonomy, vectors), (0.5, 1.0)))
-    null = Gated(at_random(rates), Steer(by_taxonomy(taxonomy, vectors)))
+    null = Gated(at_rates(rates), Steer(by_taxonomy(taxonomy, vectors)))
     Gated(kl_above(0.5), TAKE)            # plain substitution where the models differ much
     recorded(writer.log.answers)          # exactly what another writer did
 
@@ -10,7 +10,7 @@ behind an open gate is a push of the base (`Steer`), the tuned model's own token
 tuned model's choice among the base's likeliest tokens (`Among`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -166,6 +166,11 @@ def by_taxonomy(taxonomy: Taxonomy, vectors: Vectors) -> Categories:
     Raises:
         Refusal: a category without a vector.
     """
+    if vectors.taxonomy and vectors.taxonomy != taxonomy.data:
+        raise Refusal(
+            "the vectors were trained with the categories of another taxonomy: give the one that "
+            "was saved beside them."
+        )
     lines = torch.tensor(lines_of(taxonomy, vectors))
 
     def categories(view: View) -> Int[Tensor, "rows kinds"]:
@@ -192,22 +197,22 @@ def lines_of(taxonomy: Taxonomy, vectors: Vectors) -> list[int]:
     return [known[name] for name in taxonomy.names]
 
 
-def by_chance(count: int, *, seed: int = 0) -> Categories:
-    """One of so many categories, all as likely, by a stream of numbers of its own."""
+def by_chance(kinds: Sequence[int], *, seed: int = 0) -> Categories:
+    """One of these categories, all as likely, by a stream of numbers of its own."""
     drawn = _Drawn(seed, "category")
 
     def categories(view: View) -> Int[Tensor, "rows kinds"]:
-        chosen = torch.from_numpy((drawn(view) * count).astype(np.int64))
-        return chosen.to(view.device)[:, None]
+        chosen = np.asarray(kinds)[(drawn(view) * len(kinds)).astype(np.int64)]
+        return torch.from_numpy(chosen).to(view.device)[:, None]
 
     return categories
 
 
-def every(count: int) -> Categories:
-    """All categories, for an oracle to choose from."""
+def every(kinds: Sequence[int]) -> Categories:
+    """All of these categories, for an oracle to choose from."""
 
     def categories(view: View) -> Int[Tensor, "rows kinds"]:
-        every = torch.arange(count, device=view.device)
+        every = torch.tensor(list(kinds), device=view.device)
         return every.expand(view.pair.shape[1], -1)
 
     return categories

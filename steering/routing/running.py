@@ -144,7 +144,7 @@ def _identity(
         "models": [base.digest, tuned.digest, str(base.dtype)],
         "task": content_hash(task.settings),
         "problems": [p.id for p in problems],
-        "taxonomy": [parts.taxonomy.data, parts.taxonomy.site, list(parts.taxonomy.names)],
+        "taxonomy": [parts.taxonomy.site, parts.taxonomy.encoder.tolist()],
         "vectors": [_content(v) for v in (parts.vectors, parts.shared, parts.absent)],
         "gate": gate and [gate.of, gate.site, gate.weights.tolist(), gate.bias],
         "settings": [parts.coefficients, parts.windows, parts.guardrail, parts.prompt],

@@ -73,6 +73,8 @@ class Made:
 
     taxonomy: Taxonomy
     vectors: Vectors
+    shared: Vectors | None
+    """One vector for all places, trained alike; a control of what categories are worth."""
     nearest: list[list[str]]
     rows: list[Measurement]
 
@@ -125,9 +127,10 @@ def made(
     rows: list[Measurement] = []
     if taxonomy is None:
         taxonomy, rows = categories(asked, task, tuned, answers, advance)
-    vectors, judged = train(asked, base, tuned, taxonomy, site, answers, advance)
+    vectors, shared, judged = train(asked, base, tuned, taxonomy, site, answers, advance)
     vectors = replace(vectors, command=command)
-    return Made(taxonomy, vectors, nearest(base, vectors), rows + judged)
+    shared = shared and replace(shared, command=command)
+    return Made(taxonomy, vectors, shared, nearest(base, vectors), rows + judged)
 
 
 def steered_site(base: Model, site: str) -> str:
@@ -218,7 +221,7 @@ def train(
     site: str,
     answers: dict[tuple[str, str], Answers],
     advance: Advance,
-) -> tuple[Vectors, list[Measurement]]:
+) -> tuple[Vectors, Vectors | None, list[Measurement]]:
     """The vectors, their controls, and both judged at places of test problems."""
     texts = {split: answers["tuned", split].texts for split in SPLITS}
     total = 2 * sum(map(len, texts.values()))
@@ -240,7 +243,7 @@ def train(
         vectors, controls = current_form(asked, base, tuned, taxonomy, places, advance)
     loss = asked.loss if asked.form == "current" else "kl"
     rows = judge(base, vectors, places["test"], loss=loss, controls=controls, seed=asked.seed)
-    return with_losses(vectors, rows), rows
+    return with_losses(vectors, rows), controls.get(ONE_VECTOR), rows
 
 
 def current_form(

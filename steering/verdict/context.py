@@ -79,7 +79,8 @@ class Context:
         folder = Path(self.settings.tuned)
         files = {name: folder / f"{name}.safetensors" for name in ("taxonomy", "vectors")}
         there = not self.settings.fresh and all(file.is_file() for file in files.values())
-        return files if there else {}
+        one = folder / "one-vector.safetensors"
+        return files | ({"shared": one} if one.is_file() else {}) if there else {}
 
     def load(self, source: str) -> Model:
         """A model where this run wants it, and as wide."""

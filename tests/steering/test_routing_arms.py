@@ -11,6 +11,7 @@ from probes.capture import Text
 from probes.divergence import Parted
 from probes.divergence.kl import Compared
 from probes.generate import Decoding, Request, generate
+from probes.intervals import recovered
 from probes.models import Model, new_llama, new_tokenizer
 from probes.records import Refusal
 from probes.tasks import load_task
@@ -23,6 +24,7 @@ from steering.routing.arms import (
     make_arms,
     mean_vector,
     norm_matched,
+    only,
     run_arm,
     shares,
 )
@@ -122,13 +124,16 @@ def test_all_arms_are_there_and_those_that_do_not_exist_say_why(done):
 
 def test_given_bias_prompt_and_other_vectors_there_are_such_arms(base, tuned, task, problems):
     parts = made(bias=torch.ones(32))
-    parts = replace(parts, absent=parts.vectors, shared=parts.vectors, prompt="KEY", thresholds=())
+    alone = only(parts.vectors, 2)
+    parts = replace(parts, absent=parts.vectors, shared=alone, prompt="KEY", thresholds=())
     arms = {arm.name: arm for arm in make_arms(base, tuned, task, problems, parts)}
     assert not [name for name, arm in arms.items() if arm.undefined]
     bias = Pushes(arms["bias only"].vectors).lines
     assert torch.equal(bias, torch.ones(3, 32))
-    one = Pushes(arms["shared vector"].vectors).lines
-    assert torch.allclose(one, 3 * parts.vectors.vectors[2:] + 1)
+    assert torch.equal(Pushes(arms["shared vector"].vectors).lines, Pushes(alone).lines)
+    assert arms["absent-skill vectors"].candidates == 3  # the best of them, whatever the category
+    with pytest.raises(Refusal, match="has 3 vectors"):
+        make_arms(base, tuned, task, problems, replace(parts, shared=parts.vectors))
     some = [problems[0]]
     key, _ = run_arm(arms["probe prompt"], base, tuned, task, some, parts)
     prompt = base.tokenizer("KEY " + some[0].prompt)["input_ids"]
@@ -248,6 +253,9 @@ def test_a_gap_of_nothing_has_no_share():
         found = share_of_gap(random.random(40).round(), same, tuned)
         assert not found.defined
         assert "not told from 0" in found.reason
+    few = np.r_[np.ones(5), np.zeros(35)]  # a bootstrap of five problems thinks it knows
+    assert recovered(few, np.zeros(40), few).defined
+    assert not share_of_gap(few, np.zeros(40), few).defined
 
 
 def test_an_arm_that_differs_nowhere_is_not_known_to_recover_exactly_nothing():
@@ -304,7 +312,7 @@ def test_rows_are_of_every_arm_skill_and_part_and_pooled(done, problems):
     rows = recovery(done, pair="a pair")
     assert {r.model for r in rows} == {"a pair"}
     cells = {(r.skill, r.part) for r in rows}
-    assert cells == {("", ""), ("n", "touched"), ("a", "")}
+    assert cells == {("", ""), ("", "touched"), ("n", "touched"), ("a", "")}
     for cell in cells:
         arms = {r.setting for r in rows if (r.skill, r.part, r.measure) == (*cell, "valid")}
         assert arms == {one.arm.name for one in done}
@@ -362,7 +370,7 @@ def test_a_linear_gate_opens_where_its_residual_says(base, task):
     with pytest.raises(Refusal, match="agree at all"):
         fit_gate(base, base, text, SITE)
     vectors = made().vectors
-    router = Gated(gate, Steer(every(1)))
+    router = Gated(gate, Steer(every([0])))
     writer = Hybrid(base, tuned, router, Pushes(vectors), reads=[("base", SITE)])
     request = Request("x", 0, text[0].prompt, 8)
     (answer,) = generate(writer, [request], Decoding(0))

@@ -12,6 +12,8 @@ NULLS = (
     "random vectors",
     "random candidates",
     "random category",
+    "bias only",
+    "unconditional vector",
     "random position",
 )
 """Arms that a hybrid must beat before its categories mean anything, in the order of the table."""
@@ -35,7 +37,7 @@ def routing(rows: Sequence[Measurement]) -> list[Line]:
         nulls = {n: arms[n] for n in NULLS if n in arms and not math.isnan(arms[n].value)}
         beside = {n: arms[n] for n in (*NULLS[:4], *CEILINGS) if n in arms}
         control = ", ".join(f"{name} {said(o)}" for name, o in beside.items())
-        level = [name for name, o in nulls.items() if not r.low > o.high]
+        level = [name for name in nulls if not _ahead(rows, name, part)]
         speaks = f"not beyond {', '.join(level)}" if level else "deployable where the tuned says"
         if math.isnan(r.value):
             speaks = "undefined"
@@ -50,6 +52,12 @@ def routing(rows: Sequence[Measurement]) -> list[Line]:
         label = f"share of the gap, {part or 'all'}{told}"
         found.append(Line("Can the base be routed?", label, said(r), control, speaks))
     return found
+
+
+def _ahead(rows: Sequence[Measurement], arm: str, part: str) -> bool:
+    """Whether the hybrid is right more often than an arm, problem by problem."""
+    r = pick(rows, "hybrid ahead valid", model=ROUTED, setting=arm, part=part)
+    return r is not None and r.low > 0
 
 
 def latents(rows: Sequence[Measurement]) -> list[Line]:

@@ -12,9 +12,10 @@ from typing import Any
 from probes.intervals import undefined
 from probes.measurements import row
 from probes.records import Measurement, Refusal
-from probes.taxonomy import Taxonomy, load_taxonomy, save_taxonomy
+from probes.taxonomy import load_taxonomy, save_taxonomy
 from steering.routing import Done, Parts, recovery, run_arms
-from steering.vectors import Training, Vectors, load_vectors, made, save_vectors
+from steering.routing.hybrid import check_vectors
+from steering.vectors import Training, load_vectors, made, save_vectors
 from steering.verdict.context import Context
 from steering.verdict.lines.inside import ROUTED
 from steering.verdict.stages.rollouts import BATCH
@@ -22,29 +23,49 @@ from steering.verdict.stages.rollouts import BATCH
 
 def run(context: Context, tick: Any) -> list[Measurement]:
     """Every arm's rates, shares of the gap and costs; of a pair that can't be routed, why."""
-    base, tuned = context.pair
     folder = context.file("routing")
     try:
-        taxonomy, vectors = trained(context, folder)
-        parts = Parts(taxonomy, vectors, seed=context.settings.seed)
-        done = arms(context, parts, folder, tick)
-    except Refusal as refusal:  # a model against itself, steps of one kind, ...
-        why = undefined(str(refusal), 0)
+        parts = trained(context, folder)
+    except Unroutable as reason:
+        why = undefined(str(reason), 0)
         return [row("recovered valid", why, model=ROUTED, setting="hybrid")]
+    done = arms(context, parts, folder, tick)
     return recovery(done, pair=ROUTED, seed=context.settings.seed)
 
 
-def trained(context: Context, folder: Path) -> tuple[Taxonomy, Vectors]:
-    """Of this pair: those beside the tuned model, those of an earlier try, or new ones."""
+class Unroutable(Exception):
+    """A pair for which there is nothing to train: no disagreement, steps of one kind."""
+
+
+def trained(context: Context, folder: Path) -> Parts:
+    """Taxonomy and vectors: those beside the tuned model, of an earlier try, or new ones."""
     base, tuned = context.pair
-    files = context.fitted or {n: folder / f"{n}.safetensors" for n in ("taxonomy", "vectors")}
-    if all(file.is_file() for file in files.values()):
-        return load_taxonomy(files["taxonomy"], tuned), load_vectors(files["vectors"], base)
-    asked = Training(lr=RATE, allow_few=True, no_controls=True, seed=context.settings.seed)
-    found = made(base, tuned, context.task, asked)
-    save_taxonomy(found.taxonomy, files["taxonomy"])
-    save_vectors(found.vectors, files["vectors"])
-    return found.taxonomy, found.vectors
+    if context.same:
+        raise Unroutable("base and tuned are one model: they never disagree")
+    files = context.fitted
+    if not files:
+        # Made by this very stage before, or made now: the seed is in the folder's name.
+        made_in = folder / f"trained-{tuned.digest[:12]}-{context.settings.seed}"
+        files = {name: made_in / f"{name}.safetensors" for name in ("taxonomy", "vectors")}
+        if not all(file.is_file() for file in files.values()):
+            asked = Training(lr=RATE, allow_few=True, seed=context.settings.seed)
+            try:
+                found = made(base, tuned, context.task, asked)
+            except Refusal as refusal:
+                raise Unroutable(str(refusal)) from refusal
+            save_taxonomy(found.taxonomy, files["taxonomy"])
+            if found.shared:
+                save_vectors(found.shared, made_in / "one-vector.safetensors")
+            save_vectors(found.vectors, files["vectors"])
+        files["shared"] = made_in / "one-vector.safetensors"
+    vectors = load_vectors(files["vectors"], base)
+    check_vectors(vectors, base, tuned)
+    return Parts(
+        load_taxonomy(files["taxonomy"], tuned),
+        vectors,
+        shared=load_vectors(files["shared"], base) if "shared" in files else None,
+        seed=context.settings.seed,
+    )
 
 
 def arms(context: Context, parts: Parts, folder: Path, tick: Any) -> list[Done]:
@@ -73,7 +94,10 @@ def arms(context: Context, parts: Parts, folder: Path, tick: Any) -> list[Done]:
         shutil.copytree(recorded, folder / "arms")
     try:
         return asked()
-    except Refusal:  # arms of another run: of other settings than were recorded, or than before
+    except Refusal as refusal:
+        if "another run" not in str(refusal):
+            raise
+        # Of other settings than were recorded, or than before.
         shutil.rmtree(folder / "arms", ignore_errors=True)
         return asked()
 
