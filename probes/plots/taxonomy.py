@@ -75,7 +75,7 @@ def matrix(frame: pd.DataFrame, stem: Path) -> list[Path]:
     rows = pick(frame, measure="category share")
     kinds = list(dict.fromkeys(rows.kind)) or [""]
     latents = sorted(set(rows.x)) or [0.0]
-    names = {row.x: f"{row.x:.0f} {row.model}" for row in rows.itertuples()}
+    names = {x: f"{x:.0f} {name}" for x, name in zip(rows.x, rows.model, strict=True)}
     width, height = max(4.5, 1.8 + 0.55 * len(latents)), 1.5 + 0.42 * len(kinds)
     with page(stem, 1, 1, width=width, height=height) as (figure, axs):
         axes = axs[0, 0]
@@ -83,8 +83,8 @@ def matrix(frame: pd.DataFrame, stem: Path) -> list[Path]:
             absent(axes)
         else:
             shares = np.full((len(kinds), len(latents)), np.nan)
-            for row in rows.itertuples():
-                shares[kinds.index(row.kind), latents.index(row.x)] = row.value
+            for kind, x, value in zip(rows.kind, rows.x, rows.value, strict=True):
+                shares[kinds.index(kind), latents.index(x)] = value
             axes.imshow(shares, cmap="Oranges", vmin=0, vmax=1, aspect="auto")
             for (i, j), share in np.ndenumerate(shares):
                 if share >= 0.005 and len(latents) <= 20:
@@ -93,7 +93,7 @@ def matrix(frame: pd.DataFrame, stem: Path) -> list[Path]:
                         j, i, f"{share:.2f}", ha="center", va="center", fontsize=7, color=dark
                     )
             axes.set_xticks(range(len(latents)), [names[x] for x in latents], rotation=60)
-            steps = {row.kind: row.n for row in rows.itertuples()}
+            steps = dict(zip(rows.kind, rows.n, strict=True))
             axes.set_yticks(range(len(kinds)), [f"{kind}\n({steps[kind]})" for kind in kinds])
             axes.set_xlabel("category, and what most of its steps are")
             axes.set_ylabel("known kind (steps)")
@@ -108,7 +108,8 @@ def loss(frame: pd.DataFrame, stem: Path) -> list[Path]:
     rows = where(rows, ~rows.setting.str.contains(" - "))
     settings = list(dict.fromkeys(rows.setting)) or [""]
     places = sorted(set(rows.x)) or [-1.0]
-    names = {row.x: f"{row.x:.0f} {row.kind}" if row.x >= 0 else "all" for row in rows.itertuples()}
+    pairs = zip(rows.x, rows.kind, strict=True)
+    names = {x: f"{x:.0f} {kind}" if x >= 0 else "all" for x, kind in pairs}
     spare = iter(MANY)
     colours = {setting: LOSS.get(setting) or next(spare) for setting in settings}
     labels = {"vector loss": "nats to the tuned model", "vector agreement": "same greedy token"}

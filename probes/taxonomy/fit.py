@@ -9,7 +9,7 @@ train-saes and utils/sae.py; paper section 3 and appendix on training).
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -95,11 +95,11 @@ def fit(
     blank = Taxonomy(site, centre, *start, k, names, steps.model, task, steps.data)
     x = blank.prepared(raw)
     weights, fvu, ran = _descend(x, start, k, seed, epochs, batch, patience, progress)
-    parts = [w.detach().cpu() for w in (centre, *weights)]
-    unnamed = Taxonomy(site, *parts, k, names, steps.model, task, steps.data)
+    parts = ("centre", "encoder", "encoder_bias", "decoder", "decoder_bias")
+    tensors = {n: w.cpu() for n, w in zip(parts, (centre, *weights), strict=True)}
+    unnamed = replace(blank, **tensors)
     found = unnamed.category(steps.values[site]).numpy()
-    named = majority(found, steps.kinds, latents)
-    taxonomy = Taxonomy(site, *parts, k, named, steps.model, task, steps.data)
+    taxonomy = replace(unnamed, names=majority(found, steps.kinds, latents))
     return Fitted(taxonomy, fvu, ran, sum(w.numel() for w in weights))
 
 

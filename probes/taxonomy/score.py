@@ -117,7 +117,7 @@ def assignments(
     found = taxonomy.category(x).numpy()
     return {
         "taxonomy": found,
-        "k-means": means.predict(taxonomy.prepared(x).numpy()),
+        "k-means": np.asarray(means.predict(taxonomy.prepared(x).numpy())),
         "random": np.random.default_rng(seed).permutation(found),
     }
 

@@ -73,6 +73,6 @@ def nearest(base: Model, vectors: Vectors, count: int = 5) -> list[list[str]]:
     unit = torch.nn.functional.normalize(weight, dim=-1)
     cosines = torch.nn.functional.normalize(vectors.vectors, dim=-1) @ unit.T
     best = cosines[:, : len(base.tokenizer)].topk(min(count, len(base.tokenizer)), dim=-1)
-    names = [base.tokenizer.convert_ids_to_tokens(row) for row in best.indices.tolist()]
+    names = [list(base.tokenizer.convert_ids_to_tokens(row)) for row in best.indices.tolist()]
     moved = vectors.vectors.norm(dim=-1) > 0
     return [row if some else [] for row, some in zip(names, moved.tolist(), strict=True)]

@@ -277,11 +277,12 @@ def current_form(
     vectors = fitted("vectors", places["tune"], places["select"], taxonomy.names)
     if asked.no_controls:
         return vectors, {}
-    mixed = [places[s].shuffled(asked.seed + i) for i, s in enumerate(("tune", "select"))]
-    pooled = [places[s].pooled() for s in ("tune", "select")]
+    tune, select = places["tune"], places["select"]
+    mixed = tune.shuffled(asked.seed), select.shuffled(asked.seed + 1)
+    pooled = tune.pooled(), select.pooled()
     return vectors, {
-        SHUFFLED: fitted(SHUFFLED, *mixed, taxonomy.names),
-        ONE_VECTOR: fitted(ONE_VECTOR, *pooled, ("all",)),
+        SHUFFLED: fitted(SHUFFLED, mixed[0], mixed[1], taxonomy.names),
+        ONE_VECTOR: fitted(ONE_VECTOR, pooled[0], pooled[1], ("all",)),
     }
 
 

@@ -7,7 +7,7 @@ at several places of one row, where a later one attends to earlier pushed ones, 
 newest position only.) The price is a prefix computed once for each of its places.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -51,7 +51,7 @@ def steered_logits(
     steer, settings = None, [None] * len(sequences)
     if pushes is not None:
         moved = (pushes.detach() != 0).any(-1).tolist()
-        edits = {
+        edits: dict[Hashable, list[Intervention]] = {
             i: [Intervention("add", site, push, window=LAST)]
             for i, push in enumerate(pushes.unbind())
             if moved[i]

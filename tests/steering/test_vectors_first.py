@@ -144,6 +144,22 @@ def test_it_has_a_bias_and_a_vector_a_category(model, other, parts):
     assert torch.equal(vectors.vectors, again.vectors)
 
 
+def test_categories_are_trained_with_the_bias_beneath(model, other, parts, monkeypatch):
+    """The first push of the second stage is a start of length 1 on top of the bias found."""
+    pushed = []
+
+    def noted(base, site, targets, vectors, **how):
+        pushed.append(vectors.detach().clone())
+        return surprises(base, site, targets, vectors, **how)
+
+    monkeypatch.setattr("steering.vectors.first.surprises", noted)
+    vectors = fit_first(model, other, taxonomy(), SITE, *parts, replace(QUICK, epochs=1))
+    first = next(lines for lines in pushed if len(lines) == 2)
+    torch.testing.assert_close((first - vectors.bias).norm(dim=1), torch.ones(2))
+    alone = next(lines for lines in pushed if len(lines) == 1)
+    torch.testing.assert_close(alone.norm(dim=1), torch.ones(1))
+
+
 def test_the_authors_quirk_scales_the_loss(model, other, parts, monkeypatch):
     """Logits by 0.7, nats by 1 / ln 10: asked for, and not otherwise."""
     asked = []
