@@ -19,7 +19,7 @@ noise and is said to be undefined.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -138,7 +138,7 @@ def _products(
     f = sae.encode(x)
     back = sae.decode(f)
     square = f**2 * (sae.decoder**2).sum(-1)
-    found = {"square": square, "fires": (f > 0).float()}
+    found: dict[Any, torch.Tensor] = {"square": square, "fires": (f > 0).float()}
     for whose, h in (("own", x), ("other", y)):
         # h - b_dec - sum over j != i of f_j d_j  is  h - SAE(own h) + f_i d_i
         found[whose, "reconstruction"] = f * ((h - back) @ sae.decoder.T) + square

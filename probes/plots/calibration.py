@@ -1,12 +1,13 @@
 """What every measure said where the truth is known: scores, thresholds, and what was right."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from probes.plots.style import MANY, NULL, absent, key, page, written
+from probes.plots.style import MANY, NULL, absent, key, page, where, written
 
 TRUTHS = ("deployed", "recombined", "created")
 """Rows of a panel: where something was gained in truth."""
@@ -27,15 +28,17 @@ def calibration(cells: pd.DataFrame, stem: Path) -> list[Path]:
     with page(stem, rows, ACROSS, width=9.5, height=0.6 + 1.9 * rows, sharey=True) as (figure, axs):
         for i, axes in enumerate(axs.flat):
             if i < len(measures):
-                _panel(axes, scored[scored.measure == measures[i]])
+                _panel(axes, where(scored, scored.measure == measures[i]))
                 axes.set_title(measures[i])
             else:
                 axes.set_visible(False)
         if not measures:
             axs[0, 0].set_visible(True)
             absent(axs[0, 0], "nothing was gained in truth")
-        figure.supxlabel("score; to the right of its threshold a measure says deployed", fontsize=9)
-        entries = [(n, {"color": c, "ls": "", "marker": "o"}) for n, c in COLOURS.items()]
+        figure.suptitle("score; to the right of its threshold a measure says deployed", fontsize=9)
+        entries: list[tuple[str, dict[str, Any]]] = [
+            (n, {"color": c, "ls": "", "marker": "o"}) for n, c in COLOURS.items()
+        ]
         entries.append(
             ("threshold, from other seeds", {"color": "k", "lw": 0.8, "ls": (0, (3, 2))})
         )
@@ -45,7 +48,7 @@ def calibration(cells: pd.DataFrame, stem: Path) -> list[Path]:
 
 def _panel(axes: Axes, cells: pd.DataFrame) -> None:
     for row, truth in enumerate(TRUTHS):
-        of_it = cells[(cells.truth == truth) & cells.score.notna()].sort_values("score")
+        of_it = where(cells, (cells.truth == truth) & cells.score.notna()).sort_values(by="score")
         places = row + np.linspace(-0.32, 0.32, max(2, len(of_it)))[: len(of_it)]
         for outcome, colour in COLOURS.items():
             chosen = (of_it.outcome == outcome).to_numpy()

@@ -11,7 +11,19 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from probes.plots.style import COLOURS, MANY, NULL, absent, band, key, page, pick, whisker, written
+from probes.plots.style import (
+    COLOURS,
+    MANY,
+    NULL,
+    absent,
+    band,
+    key,
+    page,
+    pick,
+    where,
+    whisker,
+    written,
+)
 
 PLAIN = ("base", "tuned")
 SOME = ("hybrid", "random candidates", "random vectors", "guardrail")
@@ -158,7 +170,7 @@ def kl(frame: pd.DataFrame, stem: Path, *, which: str = "valid") -> list[Path]:
 
 def _thresholds(rows: pd.DataFrame, prefix: str) -> pd.DataFrame:
     """The arms of a prefix, with the threshold in their name as `x`."""
-    kept = rows[rows.setting.str.startswith(prefix)].copy()
+    kept = where(rows, rows.setting.str.startswith(prefix)).copy()
     kept["x"] = [float(name.removeprefix(prefix)) for name in kept.setting]
     return kept
 

@@ -67,7 +67,7 @@ def _below(folder: Path) -> list[Copy]:
             Copy(
                 f"{folder.name}/{name}",
                 about[start]["recipe"]["task"],
-                {"base": "pretraining"}.get(made["kind"], made["kind"]),
+                "pretraining" if made["kind"] == "base" else str(made["kind"]),
                 int(number),
                 folder / start,
                 folder / name,

@@ -26,6 +26,7 @@ the higher side, by what the measure's own paper claims and not by what came out
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -149,7 +150,7 @@ def routed(arm: str) -> Callable[[Evidence, str], Estimate]:
     """The share of the gap that an arm of routing recovers."""
 
     def score(evidence: Evidence, skill: str) -> Estimate:
-        where = {"model": ROUTED, "setting": arm, "skill": skill, "part": PARTS[0]}
+        where: dict[str, Any] = {"model": ROUTED, "setting": arm, "skill": skill, "part": PARTS[0]}
         r = pick(evidence.rows, "recovered valid", **where)
         return _read(r)
 
@@ -172,7 +173,7 @@ MEASURES: dict[str, Callable[[Evidence, str], Estimate]] = {
 """In the order of the table."""
 
 
-def _where(skill: str, model: str) -> dict[str, str]:
+def _where(skill: str, model: str) -> dict[str, Any]:
     return {"skill": skill, "part": PARTS[0], "model": model}
 
 

@@ -204,10 +204,11 @@ def upper(net: nn.Module, first: int) -> Any:
     """
     path = architecture(net).blocks.split(".")
     stack = blocks(net)
-    top = parent = _shallow(net)
+    parent: Any = _shallow(net)
+    top = parent
     for name in path[:-1]:
-        parent._modules[name] = _shallow(parent._modules[name])  # type: ignore[arg-type]
-        parent = parent._modules[name]  # type: ignore[assignment]
+        parent._modules[name] = _shallow(parent._modules[name])
+        parent = parent._modules[name]
     parent._modules[path[-1]] = nn.ModuleList(stack[first:])
     config = copy.deepcopy(parent.config)
     config.num_hidden_layers = len(stack) - first

@@ -9,6 +9,7 @@ others, and which of them a threshold finds.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -50,7 +51,7 @@ def kl_as_decisions(
     kl = np.concatenate([one.of.kl[1] for one in parted])
     decides = np.concatenate([np.array(one.decides) for one in parted])
     problems = np.repeat([one.problem for one in parted], [len(one.decides) for one in parted])
-    about = {"model": pair, "setting": setting}
+    about: dict[str, Any] = {"model": pair, "setting": setting}
     names, codes = np.unique(problems, return_inverse=True)
     if decides.all() or not decides.any():
         why = undefined(

@@ -28,6 +28,7 @@ token costs log2 C and the one bit of disagreement.
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -88,7 +89,8 @@ def _of_arm(
     pair: str,
     seed: int,
 ) -> list[Measurement]:
-    arm, about = one.arm, {"skill": skill or "", "part": part or "", "model": pair}
+    arm = one.arm
+    about: dict[str, Any] = {"skill": skill or "", "part": part or "", "model": pair}
     found: list[tuple[str, Estimate]] = []
     for which in WHICH:
         base, tuned = (_rates(by_name[name], which, skill, part) for name in PLAIN)

@@ -92,7 +92,7 @@ def _token(
 
 def _words(model: Model, ids: Int[np.ndarray, " tokens"]) -> list[str]:
     """Each token as text, on its own."""
-    return [model.tokenizer.decode([int(i)]) for i in ids]
+    return [str(model.tokenizer.decode([int(i)])) for i in ids]
 
 
 def _likely(

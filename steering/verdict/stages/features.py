@@ -18,7 +18,7 @@ from probes.models import Model
 from probes.records import Measurement
 from probes.sae import Sae, load_sae
 from probes.sae.active import Rows, rows_of
-from steering.verdict.context import Context
+from steering.verdict.context import MODELS, Context
 from steering.verdict.stages.rollouts import BATCH
 
 TEXTS = 400
@@ -31,7 +31,7 @@ def run(context: Context, tick: Any) -> list[Measurement]:
     if missing := [name for name in ("base", "tuned") if name not in folders]:
         why = undefined(f"no dictionary beside the {' and the '.join(missing)}", 0)
         return [row("nu below 0.5", why, model="base / tuned", kind="tuned's dictionary")]
-    models = dict(zip(("base", "tuned"), context.pair, strict=True))
+    models: dict[str, Model] = dict(zip(MODELS, context.pair, strict=True))
     if context.again is not None and "again" in folders:
         models["again"] = context.again
     saes = {name: load_sae(folders[name], model) for name, model in models.items()}
@@ -50,7 +50,12 @@ def run(context: Context, tick: Any) -> list[Measurement]:
         about = {"model": f"{other} / {own}", "kind": f"{own}'s dictionary"}
         note = f"{int(np.sum(found.known))} latents"
         seed = context.settings.seed
-        where = {**about, "site": saes[own].site, "setting": "tuned's texts", "note": note}
+        where: dict[str, Any] = {
+            **about,
+            "site": saes[own].site,
+            "setting": "tuned's texts",
+            "note": note,
+        }
         rows.append(row("nu below 0.5", found.share_below(seed=seed), **where))
         rows.append(row("nu median", found.median(seed=seed), **where))
     tick(len(models) + 1, len(models) + 1)
