@@ -22,7 +22,7 @@ def calibration(cells: pd.DataFrame, stem: Path) -> list[Path]:
         cells: columns of `steering.calibration.Cell` and `outcome`.
         stem: path of the files without their suffix.
     """
-    scored = cells[(cells.measure != "verdict") & cells.truth.isin(TRUTHS)]
+    scored = where(cells, (cells.measure != "verdict") & cells.truth.isin(TRUTHS))
     measures = list(dict.fromkeys(scored.measure))
     rows = max(1, -(-len(measures) // ACROSS))
     with page(stem, rows, ACROSS, width=9.5, height=0.6 + 1.9 * rows, sharey=True) as (figure, axs):

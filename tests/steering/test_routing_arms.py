@@ -327,7 +327,8 @@ def test_rows_are_of_every_arm_skill_and_part_and_pooled(done, problems):
 
 def test_a_model_with_itself_steers_nothing_and_has_no_gap(base, task, problems):
     rows = recovery(run_arms(base, base, task, problems[1:3], replace(made(), thresholds=())))
-    shares_of = {r.setting: r.value for r in rows if r.measure == "steered share" and not r.skill}
+    pooled = [r for r in rows if r.measure == "steered share" and not r.skill + r.part]
+    shares_of = {r.setting: r.value for r in pooled}
     everywhere = {"unconditional vector", "guardrail"}
     assert {name for name, value in shares_of.items() if value} == everywhere
     whole = [r for r in rows if r.measure == "recovered valid"]
