@@ -24,7 +24,6 @@ class Copy:
     tuned: Path
     twin: Path | None
     tuned_twin: Path | None
-    tuning_rollouts: int
     regimes: tuple[tuple[str, str], ...]
     """Regime of every family in the base's recipe."""
 
@@ -73,7 +72,6 @@ def _below(folder: Path) -> list[Copy]:
                 folder / name,
                 twin if twin.is_dir() else None,
                 folder / same[0] if same else None,
-                max(1, made["tuning_rollouts"]),
                 tuple(about[start]["recipe"]["regimes"].items()),
             )
         )

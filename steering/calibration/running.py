@@ -80,7 +80,6 @@ def cells_of(copy: Copy, out: Path, problems: int, samples: int) -> list[Cell]:
         tuned=str(copy.tuned),
         task=copy.task,
         out=out / copy.name,
-        tuning_rollouts=copy.tuning_rollouts,
         skip=SKIP,
         routed_problems=ROUTED,
         workers=0,
