@@ -167,7 +167,10 @@ REFUSED = {
         lambda g: g.sample("no/such/model"),
         "there is no model folder 'no/such/model'.*config.json.*Hugging Face name",
     ),
-    "unknown task": (lambda g: g.sample(task="chian"), "no task 'chian'.*chain, countdown"),
+    "unknown task": (
+        lambda g: g.sample(task="chian"),
+        "no task 'chian'.*chain, chain-small, countdown",
+    ),
     "unknown split": (lambda g: g.sample(split="exam"), "split 'exam'.*tune, select, test"),
     "unknown skill": (
         lambda _: load_task("chain").problems("test", 1, skill="q"),

@@ -50,7 +50,9 @@ def trained(context: Context, folder: Path) -> Parts:
         if not all(file.is_file() for file in files.values()):
             asked = Training(lr=RATE, allow_few=True, seed=context.settings.seed)
             try:
-                found = made(base, tuned, context.task, asked)
+                command = f"whenhow vectors train --base {base.name} --tuned {tuned.name} "
+                command += f"--task {context.settings.task} --lr {RATE} --allow-few"
+                found = made(base, tuned, context.task, asked, command=command)
             except Refusal as refusal:
                 raise Unroutable(str(refusal)) from refusal
             save_taxonomy(found.taxonomy, files["taxonomy"])
