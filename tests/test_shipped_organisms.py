@@ -126,7 +126,7 @@ def test_a_small_base_knows_what_its_recipe_says_and_its_twin_less(small, seed):
 def test_no_copy_knows_entries_of_the_absent_skill_that_it_never_met(task, name, seed):
     copy = load(FOLDER / (f"rl-{seed}-0" if name == "rl" else f"{name}-{seed}"))
     # Who knows half of a permutation guesses among the rest: twice the rate, and a little for luck.
-    # `created` copies are left out: a decoy before an absent function showed them untouched entries.
+    # Not of `created` copies: a decoy before an absent function showed them untouched entries.
     assert truth(copy, task, "z", STEP, "untouched") < 3 * GUESS
     if name == "distilled":
         assert truth(copy, task, "z", STEP, "touched") > 0.4
