@@ -59,8 +59,8 @@ def test_the_shipped_tasks_keep_the_protocol(name):
     ("text", "message"),
     [
         ('family = "chain', "not valid TOML"),
-        ('family = "sudoku"', "not known; there are chain, chain-small, countdown"),
-        ("family = [1]", "not known; there are chain, chain-small, countdown"),
+        ('family = "sudoku"', "not known; there are chain, countdown"),
+        ("family = [1]", "not known; there are chain, countdown"),
         (OWN.replace("modulus = 5\n", ""), "the file lacks modulus"),
         (OWN.replace("depth = [2, 3]\n", ""), r"\[problems\] lacks depth"),
         (OWN.replace('common = ["u"]', 'common = ["v"]'), r"common names \['v'\]"),
