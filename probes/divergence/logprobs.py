@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from probes.generate import replay
+from probes.generate import replay_answers
 from probes.models import Model, encode
 from probes.records import Problem, Refusal
 from probes.tasks import Task
@@ -39,14 +39,10 @@ def token_logprobs(
         )
     texts = [(*p, *c) for p, c in zip(prompts, completions, strict=True)]
     found: list[np.ndarray] = [np.empty(0)] * len(texts)
-    for rows, logits, _ in replay(model, texts, batch=batch):
-        assert logits is not None, "a replay that isn't stopped has logits"
-        for row, i in enumerate(rows):
-            count = len(completions[i])
-            # Rows are right-aligned: the column before a token's own holds what it is drawn from.
-            logprobs = torch.log_softmax(logits[row, -count - 1 : -1].double(), -1)
-            wanted = torch.tensor(completions[i], device=logprobs.device)[:, None]
-            found[i] = logprobs.gather(1, wanted)[:, 0].cpu().numpy()
+    for i, _, _, logits in replay_answers(model, texts, list(map(len, completions)), batch=batch):
+        logprobs = torch.log_softmax(logits.double(), -1)
+        wanted = torch.tensor(completions[i], device=logprobs.device)[:, None]
+        found[i] = logprobs.gather(1, wanted)[:, 0].cpu().numpy()
     return found
 
 

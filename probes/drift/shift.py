@@ -11,11 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from probes.capture import Text, resolve
-from probes.generate import Pass, Request, replay
+from probes.generate import Held, Pass, replay
 from probes.intervals import Estimate, bootstrap
 from probes.models import Model, check_pair
 from probes.records import Refusal, site_name, unique
@@ -36,25 +35,6 @@ class Shift:
     """Mean norm of the tuned model's."""
     growth: Estimate
     """The second over the first, paired."""
-
-
-class _Holder:
-    """An observer that keeps the activations of the pass that is running."""
-
-    def __init__(self, sites: Sequence[str]) -> None:
-        self.sites = sites
-        self.held: dict[str, Tensor] = {}
-
-    def seat(self, slots: Sequence[int], requests: Sequence[Request], rows: int) -> None:
-        """Nothing depends on who sits where."""
-        del slots, requests, rows
-
-    def at(
-        self, site: str, x: Float[Tensor, "rows width d"], now: Pass
-    ) -> Float[Tensor, "rows width d"]:
-        del now  # all cells are kept; who wants which is known where the passes are zipped
-        self.held[site] = x.detach()
-        return x
 
 
 def drift(
@@ -86,7 +66,7 @@ def drift(
     sites = resolve(base, sites or [site_name(i, "hook_resid_post") for i in range(base.depth)])
     problems = unique(text.problem for text in texts if text.answer)
     sums = {site: np.zeros((len(problems), 5)) for site in sites}
-    holders = _Holder(sites), _Holder(sites)
+    holders = Held(sites), Held(sites)
     sequences = [text.tokens for text in texts]
     passes = [
         replay(model, sequences, observers=[holder], batch=batch)
@@ -97,7 +77,7 @@ def drift(
         chosen = _chosen([texts[i] for i in rows], now)
         owner = [problems.index(texts[i].problem) if texts[i].answer else 0 for i in rows]
         for site in sites:
-            before, after = (holder.held[site].double() for holder in holders)
+            before, after = (holder.x[site].double() for holder in holders)
             for row, of_row in enumerate(_sums(before, after, chosen)):
                 sums[site][owner[row]] += of_row
     return [_shift(site, sums[site], seed) for site in sites]

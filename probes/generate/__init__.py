@@ -16,11 +16,13 @@ from probes.generate.loop import Sampler, generate
 from probes.generate.sampling import choose, distribution, uniforms
 from probes.generate.seam import Choice, Decoding, Observer, Pass, Request, Turn, Writer
 from probes.generate.stepper import Stepper
-from probes.generate.teacher_forcing import Replayed, replay
+from probes.generate.teacher_forcing import Answered, Held, Replayed, replay, replay_answers
 
 __all__ = [
+    "Answered",
     "Choice",
     "Decoding",
+    "Held",
     "Observer",
     "Pass",
     "Replayed",
@@ -33,5 +35,6 @@ __all__ = [
     "distribution",
     "generate",
     "replay",
+    "replay_answers",
     "uniforms",
 ]

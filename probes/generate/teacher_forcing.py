@@ -79,6 +79,64 @@ def replay(
         yield _run(masks, taps, sequences, rows, [requests[i] for i in rows], gradients, keep)
 
 
+class Answered(NamedTuple):
+    """One sequence of a replay, where the tokens of its answer were chosen."""
+
+    index: int
+    """Which sequence."""
+    row: int
+    """Of the pass, for what observers hold of it."""
+    columns: slice
+    """Of the pass: those whose next token is of the answer."""
+    logits: Float[Tensor, "tokens vocab"]
+    """What follows each of these columns."""
+
+
+def replay_answers(
+    model: Model,
+    sequences: Sequence[tuple[int, ...]],
+    counts: Sequence[int],
+    *,
+    observers: Sequence[Observer] = (),
+    batch: int = 64,
+) -> Iterator[Answered]:
+    """Finished sequences, one at a time, at the positions that chose their last tokens.
+
+    Args:
+        model: what computes them.
+        sequences: prompt and answer together.
+        counts: of each, how many of its last tokens are the answer.
+        observers: as in `replay`; what they hold is of the pass that the answer is a row of.
+        batch: most rows of a pass.
+    """
+    for rows, logits, _ in replay(model, sequences, observers=observers, batch=batch):
+        assert logits is not None, "a replay that isn't stopped has logits"
+        for row, i in enumerate(rows):
+            # Rows are right-aligned: the column before a token's own holds what it is drawn from.
+            columns = slice(-counts[i] - 1, -1)
+            yield Answered(i, row, columns, logits[row, columns])
+
+
+class Held:
+    """An observer that keeps what the current pass has at some sites, and changes nothing."""
+
+    def __init__(self, sites: Sequence[str]) -> None:
+        """Say which sites, in full names."""
+        self.sites = tuple(sites)
+        self.x: dict[str, Float[Tensor, "rows width d"]] = {}
+
+    def seat(self, slots: Sequence[int], requests: Sequence[Request], rows: int) -> None:
+        """Nothing depends on who sits where."""
+
+    def at(
+        self, site: str, x: Float[Tensor, "rows width d"], now: Pass
+    ) -> Float[Tensor, "rows width d"]:
+        """Keep the pass's values."""
+        del now
+        self.x[site] = x.detach()
+        return x
+
+
 def _run(
     masks: Masks,
     taps: Taps,

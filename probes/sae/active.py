@@ -3,15 +3,18 @@
 A row is one position of one text. Rows of a text stand together and in order.
 """
 
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from scipy.sparse import csc_matrix, csr_matrix, vstack
 
-from probes.capture import Store
+from probes.capture import Store, Text, capture
+from probes.models import Model
 from probes.records import Refusal
 from probes.sae.measures import BLOCK
 from probes.sae.record import Sae
@@ -70,6 +73,13 @@ def rows_of(store: Store, site: str) -> Rows:
     order = np.lexsort((positions, samples, problems))
     x = store.numpy(site, order).astype(np.float32)
     return Rows(site, x, problems[order], samples[order], positions[order])
+
+
+def read_rows(model: Model, site: str, texts: Sequence[Text], *, batch: int = 128) -> Rows:
+    """What flows through a site of a model where the answers' tokens are chosen."""
+    with tempfile.TemporaryDirectory(prefix="whenhow-sae-") as folder:
+        to = Path(folder) / "store"
+        return rows_of(capture(model, [site], texts, to, positions="generated", batch=batch), site)
 
 
 def active(sae: Sae, rows: Rows) -> Active:

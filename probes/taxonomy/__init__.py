@@ -31,7 +31,7 @@ from probes.taxonomy.files import load_taxonomy, save_taxonomy
 from probes.taxonomy.fit import SIZES, Fitted, fit
 from probes.taxonomy.record import Taxonomy
 from probes.taxonomy.score import scores
-from probes.taxonomy.steps import Reading, Steps, aligned, openings, read_steps
+from probes.taxonomy.steps import Steps, aligned, openings, read_steps
 
 __all__ = [
     "OPENING",
@@ -39,7 +39,6 @@ __all__ = [
     "STRATEGY",
     "Candidate",
     "Fitted",
-    "Reading",
     "Steps",
     "Taxonomy",
     "aligned",

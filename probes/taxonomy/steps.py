@@ -21,7 +21,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from probes.capture import Text
-from probes.generate import Pass, Request, replay
+from probes.generate import Held, replay
 from probes.models import Model, decode, layer_index
 from probes.records import Refusal, Span, content_hash, parse_site, site_name
 
@@ -60,26 +60,6 @@ class Steps:
         return replace(self, kinds=np.array(kinds))
 
 
-class Reading:
-    """An observer that keeps what the current pass has at some sites, and changes nothing."""
-
-    def __init__(self, sites: Sequence[str]) -> None:
-        """Say which sites."""
-        self.sites = tuple(sites)
-        self.x: dict[str, Tensor] = {}
-
-    def seat(self, slots: Sequence[int], requests: Sequence[Request], rows: int) -> None:
-        """Nothing depends on who sits where."""
-
-    def at(
-        self, site: str, x: Float[Tensor, "rows width d"], now: Pass
-    ) -> Float[Tensor, "rows width d"]:
-        """Keep the pass's values."""
-        del now
-        self.x[site] = x.detach()
-        return x
-
-
 def read_steps(
     model: Model,
     texts: Sequence[Text],
@@ -108,15 +88,13 @@ def read_steps(
         site_name(layer_index(layer, model.depth), kind) for layer, kind in map(parse_site, sites)
     ]
     whole = [len(text.prompt) for text in texts]
-    reading = Reading(sites)
+    held = Held(sites)
     means: dict[str, list[Tensor]] = {site: [torch.empty(0)] * len(texts) for site in sites}
     deepest = max(parse_site(site)[0] for site in sites)
     sequences = [text.tokens for text in texts]
-    for rows, _, now in replay(
-        model, sequences, observers=[reading], batch=batch, stop_after=deepest
-    ):
+    for rows, _, now in replay(model, sequences, observers=[held], batch=batch, stop_after=deepest):
         for site in sites:
-            sums = reading.x[site].float().cumsum(1)
+            sums = held.x[site].float().cumsum(1)
             for row, i in enumerate(rows):
                 zero = whole[i] - int(now.start[row])
                 cells = [(0, len(texts[i].answer)), *((s.start, s.stop) for s in spans[i])]

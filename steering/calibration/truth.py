@@ -22,10 +22,8 @@ from probes.models import load
 from probes.records import Problem
 from probes.tasks import load_task
 from steering.calibration.copies import Copy
+from steering.calibration.thresholds import MARGIN
 from steering.evaluate import Judged, evaluate
-
-MARGIN = 0.05
-"""The change of a rate that would not matter, as in the verdict's own rules."""
 
 PARTS = ("touched", "untouched")
 

@@ -1,6 +1,5 @@
 """What `whenhow sae` reads: answers with their marks, and a model with its dictionary."""
 
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from probes.capture import Text, capture, from_rollouts
+from probes.capture import Text, from_rollouts
 from probes.models import Model
 from probes.records import Refusal
 from probes.sae import Sae, load_sae
-from probes.sae.active import Active, Rows, rows_of
+from probes.sae.active import Active
 from probes.sae.reason import word_marks
 from probes.tasks import Task, decisions, load_task
 from steering.evaluate import Judged, evaluate
@@ -98,14 +97,6 @@ def answers(
         progress=tick,
     )
     return Answers(task, judged, tuple(from_rollouts(model, judged.problems, judged.rollouts)))
-
-
-def read(model: Model, site: str, texts: Sequence[Text]) -> Rows:
-    """What flows through a site where the answers' tokens are chosen."""
-    with tempfile.TemporaryDirectory(prefix="whenhow-sae-") as folder:
-        to = Path(folder) / "store"
-        store = capture(model, [site], texts, to, positions="generated", batch=BATCH)
-        return rows_of(store, site)
 
 
 def beside(folder: Path, given: str) -> str:

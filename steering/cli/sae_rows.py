@@ -13,7 +13,7 @@ from probes.measurements import point, row
 from probes.models import Model, check_pair
 from probes.records import Measurement, Refusal
 from probes.sae import Sae, dead, fvu, l0, sums
-from probes.sae.active import Active, Rows, active, shuffles
+from probes.sae.active import Active, Rows, active, read_rows, shuffles
 from probes.sae.reason import reason_interval, reason_null, reason_score, windows
 from probes.sae.spans import LEVEL, Told, labels_of, told
 from steering.cli.sae_reading import (
@@ -23,7 +23,6 @@ from steering.cli.sae_reading import (
     beside,
     fires_on,
     load_part,
-    read,
     task_of,
 )
 
@@ -53,9 +52,9 @@ def score(asked: "SaeScore", tick: Tick) -> list[Measurement]:
 
         given = (part.model, task, "select", asked.problems, asked.samples, asked.seed)
         found = answers(*given, told_of)
-        rows += of_one(asked, part, found, read(part.model, part.sae.site, found.texts), tick)
+        rows += of_one(asked, part, found, read_rows(part.model, part.sae.site, found.texts), tick)
         if parts[1:]:
-            x = {p.name: read(p.model, p.sae.site, found.texts) for p in [*parts, *copies]}
+            x = {p.name: read_rows(p.model, p.sae.site, found.texts) for p in [*parts, *copies]}
             rows += compared(asked, parts, copies, x, f"{part.name}'s texts", tick)
     return rows
 
@@ -215,7 +214,7 @@ def describe(asked: "SaeShow", tick: Tick) -> list[dict[str, Any]]:
         raise Refusal(f"latent {wrong[0]} is not one of the {part.sae.latents} of {asked.sae}.")
     given = (part.model, task, "select", asked.problems, asked.samples, asked.seed)
     found = answers(*given, lambda more: tick("answers", more, count))
-    a = active(part.sae, read(part.model, part.sae.site, found.texts))
+    a = active(part.sae, read_rows(part.model, part.sae.site, found.texts))
     marks, groups = found.reasoning(part.model, asked.words)
     scores = reason_score(a.a, windows(a, marks, groups)).score
     chosen = asked.latents or np.argsort(-scores, kind="stable")[: asked.top].tolist()

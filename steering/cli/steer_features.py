@@ -99,24 +99,21 @@ def measured(asked: SaeSteer) -> "list[Measurement]":
 
     from probes.records import Refusal
     from probes.sae import load_sae
-    from probes.tasks import load_task
+    from probes.sae.active import read_rows
     from steering.cli.progress import bar
-    from steering.cli.sae_reading import answers, beside, read
+    from steering.cli.sae_reading import Part, answers, beside, task_of
     from steering.features import dose_response
     from steering.verdict.context import load_on
 
     sae = load_sae(asked.sae)
     model = load_on(beside(asked.sae, asked.model), asked.device, asked.dtype)
     sae = load_sae(asked.sae, None if asked.foreign else model, device=model.device)
-    named = asked.task or sae.facts.get("task")
-    if not named:
-        raise Refusal(f"{asked.sae} does not say its task: give --task.")
-    task, vocabulary = load_task(str(named)), model.tokenizer.get_vocab()
+    task, vocabulary = task_of(Part("model", model, sae), asked.task), model.tokenizer.get_vocab()
     if unknown := [word for word in asked.ending if word not in vocabulary]:
         raise Refusal(f"--ending {' '.join(unknown)}: no token of {model.name}.")
     with bar("plain answers", asked.problems * 2) as tick:
         found = answers(model, task, "select", asked.problems, 2, asked.seed, tick)
-    shape = torch.from_numpy(read(model, sae.site, found.texts).x)
+    shape = torch.from_numpy(read_rows(model, sae.site, found.texts).x)
     settings = asked.settings
     arms = 1 + len(settings.biases)
     arms += len(asked.latents) * len(asked.strengths) * (1 + 2 * asked.draws)

@@ -18,11 +18,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from probes.capture import Text
-from probes.generate import replay
 from probes.models import Model, check_pair, layer_index
 from probes.records import Refusal, parse_site, site_name
-from steering.routing.branches import Keep
 from steering.routing.hybrid import MODELS, View
+from steering.vectors.places import greedy
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,18 +45,6 @@ class LinearGate:
         """The open rows."""
         x = view.residual(self.of, self.site)
         return (x.float() @ self.weights.to(x.device) + self.bias > 0).to(view.device)
-
-
-class _All(Keep):
-    """Keeps whole passes, for texts that are finished."""
-
-    def at(
-        self, site: str, x: Float[Tensor, "rows width d"], now: object
-    ) -> Float[Tensor, "rows width d"]:
-        """Every column."""
-        del now
-        self.newest[site] = x
-        return x
 
 
 def fit_gate(
@@ -90,25 +77,13 @@ def fit_gate(
     check_pair(base, tuned)
     layer, kind = parse_site(site)
     site = site_name(layer_index(layer, base.depth), kind)
-    sequences = [text.tokens for text in texts]
-    keeps = _All([site])
-    tops: list[list[Tensor]] = []
-    rows: list[Tensor] = []
-    for name, model in zip(MODELS, (base, tuned), strict=True):
-        found: list[Tensor] = [torch.empty(0)] * len(texts)
-        read = list(found)
-        for at, logits, now in replay(model, sequences, observers=[keeps], batch=batch):
-            assert logits is not None, "a replay that isn't stopped has logits"
-            for row, i in enumerate(at):
-                first = len(texts[i].prompt) - 1 - int(now.start[row])
-                columns = slice(first, now.width - 1)
-                found[i] = logits[row, columns].argmax(-1).cpu()
-                read[i] = keeps.newest[site][row, columns].float().cpu()
-        tops.append(found)
-        if name == of:
-            rows = read
-    x = torch.cat(rows).numpy()
-    y = (torch.cat(tops[0]) != torch.cat(tops[1])).numpy()
+    read = {
+        m: greedy(model, texts, site, batch=batch)
+        for m, model in zip(MODELS, (base, tuned), strict=True)
+    }
+    x = torch.cat(read[of][1]).float().numpy()
+    base_top, tuned_top = (torch.cat(read[m][0]) for m in MODELS)
+    y = (base_top != tuned_top).numpy()
     if y.all() or not y.any():
         raise Refusal(
             f"{base.name} and {tuned.name} {'differ' if y.any() else 'agree'} at all {len(y)} "

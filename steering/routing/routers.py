@@ -23,7 +23,7 @@ from torch import Tensor
 from probes.generate import uniforms
 from probes.records import Refusal
 from probes.taxonomy.record import Taxonomy
-from steering.routing.crossed import Chooser
+from steering.routing.crossed import Chooser, at_random
 from steering.routing.hybrid import AMONG, BASE, FIELDS, MODELS, STEERED, TUNED, Key, Plan, View
 from steering.vectors.record import Vectors
 
@@ -135,16 +135,9 @@ def entropy_above(threshold: float, *, of: str = "base") -> Gate:
 def at_rates(rates: Mapping[str, float], *, seed: int = 0) -> Gate:
     """Each token with the chance `rates[problem]`, whatever it is: the null of any gate.
 
-    Its coins are those of `crossed.at_random`: keyed by (seed, problem, sample, place).
+    Its coins are those of `crossed.at_random`.
     """
-    drawn = _Drawn(seed, "router")
-
-    def gate(view: View) -> Bool[Tensor, " rows"]:
-        turn = view.turn
-        chance = np.array([rates[r.problem] for r in turn.requests])
-        return torch.from_numpy(drawn(view) < chance).to(view.device)
-
-    return gate
+    return by_rule(at_random(rates, seed=seed))
 
 
 def by_rule(chooser: Chooser) -> Gate:

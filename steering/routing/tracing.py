@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from probes.generate import replay
+from probes.generate import replay_answers
 from probes.models import Model, encode
 from probes.records import Problem, Refusal
 from probes.report import TracedRow, TracedToken
@@ -53,8 +53,8 @@ def traced(
         )
     prompts = [encode(base, asked[r.problem].prompt) for r, _ in kept]
     texts = [p + r.tokens for p, (r, _) in zip(prompts, kept, strict=True)]
-    starts = [len(p) - 1 for p in prompts]
-    likely = [_likely(model, texts, starts) for model in (base, tuned)]
+    counts = [len(r.tokens) for r, _ in kept]
+    likely = [_likely(model, texts, counts) for model in (base, tuned)]
     rows = []
     for i, (rollout, graded) in enumerate(kept):
         table = done.answers[rollout.problem, rollout.sample, done.arm.name]
@@ -96,15 +96,12 @@ def _words(model: Model, ids: Int[np.ndarray, " tokens"]) -> list[str]:
 
 
 def _likely(
-    model: Model, texts: Sequence[tuple[int, ...]], starts: Sequence[int]
+    model: Model, texts: Sequence[tuple[int, ...]], counts: Sequence[int]
 ) -> dict[int, Likely]:
     """Of each text and each position that chose a token, the likeliest tokens."""
     found: dict[int, Likely] = {}
-    for rows, logits, now in replay(model, texts):
-        assert logits is not None, "a replay that isn't stopped has logits"
-        for row, i in enumerate(rows):
-            columns = slice(starts[i] - int(now.start[row]), now.width - 1)
-            probs = torch.softmax(logits[row, columns].float(), -1)
-            top = probs.topk(min(SHOWN, probs.shape[-1]), -1)
-            found[i] = top.indices.cpu().numpy(), top.values.cpu().numpy()
+    for i, _, _, logits in replay_answers(model, texts, counts):
+        probs = torch.softmax(logits.float(), -1)
+        top = probs.topk(min(SHOWN, probs.shape[-1]), -1)
+        found[i] = top.indices.cpu().numpy(), top.values.cpu().numpy()
     return found

@@ -20,10 +20,10 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from probes.capture import Text
-from probes.generate import replay
+from probes.generate import Held, replay_answers
 from probes.models import Model, check_pair, layer_index
 from probes.records import Refusal, content_hash, parse_site, site_name
-from probes.taxonomy import Reading, Taxonomy
+from probes.taxonomy import Taxonomy
 
 TOP = 50
 """Tokens of the tuned distribution that are kept: topk of optimize_correction_vectors.py."""
@@ -112,24 +112,23 @@ def find_places(
     layer, kind = parse_site(site)
     site = site_name(layer_index(layer, base.depth), kind)
     sequences = [text.tokens for text in texts]
-    starts = [len(text.prompt) - 1 for text in texts]
-    mine, read = _greedy(base, sequences, site, starts, batch, progress)
+    counts = [len(text.answer) for text in texts]
+    mine, read = greedy(base, texts, site, batch=batch, progress=progress)
     rows, parts = [], []
-    reading, top = Reading([taxonomy.site]), min(top, base.vocab)
-    for batch_rows, logits, now in replay(tuned, sequences, observers=[reading], batch=batch):
-        assert logits is not None, "a replay that isn't stopped has logits"
-        for row, i in enumerate(batch_rows):
-            columns = slice(starts[i] - int(now.start[row]), now.width - 1)
-            said = logits[row, columns].float()
-            differ = (said.argmax(-1).cpu() != mine[i]).nonzero()[:, 0]
-            at = differ.to(said.device)
-            likely = torch.log_softmax(said[at], -1).topk(top)
-            inner = reading.x[taxonomy.site][row, columns][at]
-            category = taxonomy.category(inner).cpu() if len(differ) else differ
-            rows += [(i, starts[i] + p) for p in differ.tolist()]
-            parts.append((category, likely.indices.cpu(), likely.values.cpu(), read[i][differ]))
+    held, top = Held([taxonomy.site]), min(top, base.vocab)
+    for i, row, columns, logits in replay_answers(
+        tuned, sequences, counts, observers=[held], batch=batch
+    ):
+        said = logits.float()
+        differ = (said.argmax(-1).cpu() != mine[i]).nonzero()[:, 0]
+        at = differ.to(said.device)
+        likely = torch.log_softmax(said[at], -1).topk(top)
+        inner = held.x[taxonomy.site][row, columns][at]
+        category = taxonomy.category(inner).cpu() if len(differ) else differ
+        rows += [(i, len(texts[i].prompt) - 1 + p) for p in differ.tolist()]
+        parts.append((category, likely.indices.cpu(), likely.values.cpu(), read[i][differ]))
         if progress:
-            progress(len(batch_rows))
+            progress(1)
     if not rows:
         raise Refusal(
             f"{base.name} and {tuned.name} choose the same token at all "
@@ -150,24 +149,25 @@ def find_places(
     )
 
 
-def _greedy(
+def greedy(
     model: Model,
-    sequences: Sequence[tuple[int, ...]],
+    texts: Sequence[Text],
     site: str,
-    starts: Sequence[int],
-    batch: int,
-    progress: Callable[[int], Any] | None,
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Of each text, at the positions whose next token it has: greedy choice, and the residual."""
-    reading = Reading([site])
-    chosen: list[Tensor] = [torch.empty(0)] * len(sequences)
+    *,
+    batch: int = 64,
+    progress: Callable[[int], Any] | None = None,
+) -> tuple[list[Int[Tensor, " tokens"]], list[Float[Tensor, "tokens d"]]]:
+    """Of each text, where its answer's tokens were chosen: the greedy choice, and the residual."""
+    held = Held([site])
+    chosen: list[Tensor] = [torch.empty(0)] * len(texts)
     kept = list(chosen)
-    for rows, logits, now in replay(model, sequences, observers=[reading], batch=batch):
-        assert logits is not None, "a replay that isn't stopped has logits"
-        for row, i in enumerate(rows):
-            columns = slice(starts[i] - int(now.start[row]), now.width - 1)
-            chosen[i] = logits[row, columns].argmax(-1).cpu()
-            kept[i] = reading.x[site][row, columns].cpu()
+    sequences = [text.tokens for text in texts]
+    counts = [len(text.answer) for text in texts]
+    for i, row, columns, logits in replay_answers(
+        model, sequences, counts, observers=[held], batch=batch
+    ):
+        chosen[i] = logits.argmax(-1).cpu()
+        kept[i] = held.x[site][row, columns].cpu()
         if progress:
-            progress(len(rows))
+            progress(1)
     return chosen, kept

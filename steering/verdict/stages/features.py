@@ -4,20 +4,18 @@ Both models read the same texts of the tuned one. The null is a copy of the same
 seed, where there is one with a dictionary: what sets it apart from the tuned model means nothing.
 """
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from probes.capture import Text, capture, from_rollouts
+from probes.capture import from_rollouts
 from probes.drift import fvu_table, latent_scaling
 from probes.intervals import undefined
 from probes.measurements import row
 from probes.models import Model
 from probes.records import Measurement
 from probes.sae import Sae, load_sae
-from probes.sae.active import Rows, rows_of
+from probes.sae.active import Rows, read_rows
 from steering.verdict.context import MODELS, Context
 from steering.verdict.stages.rollouts import BATCH
 
@@ -40,7 +38,7 @@ def run(context: Context, tick: Any) -> list[Measurement]:
     texts = from_rollouts(models["tuned"], judged.problems, judged.rollouts[::stride])
     x = {}
     for name, model in models.items():
-        x[name] = read(model, saes["tuned"].site, texts)
+        x[name] = read_rows(model, saes["tuned"].site, texts, batch=BATCH)
         tick(len(x), len(models) + 1)
     rows = of_fvu(saes, x, context.settings.seed)
     pairs = [("tuned", "base"), ("base", "tuned")]
@@ -69,11 +67,3 @@ def of_fvu(saes: dict[str, Sae], x: dict[str, Rows], seed: int) -> list[Measurem
         row("fvu", e, model=of, kind=f"{name}'s dictionary", site=site, setting="tuned's texts")
         for (name, of), e in fvu_table(saes, x, seed=seed).items()
     ]
-
-
-def read(model: Model, site: str, texts: list[Text]) -> Rows:
-    """What flows through the site where the answers' tokens are chosen."""
-    with tempfile.TemporaryDirectory(prefix="whenhow-features-") as folder:
-        to = Path(folder) / "store"
-        store = capture(model, [site], texts, to, positions="generated", batch=BATCH)
-        return rows_of(store, site)
