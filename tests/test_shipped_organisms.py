@@ -113,22 +113,20 @@ def test_a_small_base_knows_what_its_recipe_says_and_its_twin_less(small, seed):
     guess = 1 / small.modulus
     for family in "ab":
         assert truth(base, small, family, STEP) > 0.85
-        # Seeds 1 and 2 of the twin had learned them in part only when pretraining ended.
-        assert truth(twin, small, family, STEP) > (0.85 if seed == 0 else 1.5 * guess)
+        assert truth(twin, small, family, STEP) > 0.85
     assert truth(base, small, "z", STEP) < 1.5 * guess
     for family, form in (("r", STEP), ("n", DRILL), ("s", DRILL)):
         assert truth(base, small, family, form) > 2 * guess
         assert truth(twin, small, family, form) < 1.6 * guess
 
 
-@pytest.mark.parametrize("name", ["distilled", "sft", "rft", "rl"])
+@pytest.mark.parametrize("name", ["created", "distilled", "sft", "rft", "rl"])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_no_copy_knows_entries_of_the_absent_skill_that_it_never_met(task, name, seed):
     copy = load(FOLDER / (f"rl-{seed}-0" if name == "rl" else f"{name}-{seed}"))
     # Who knows half of a permutation guesses among the rest: twice the rate, and a little for luck.
-    # Not of `created` copies: a decoy before an absent function showed them untouched entries.
     assert truth(copy, task, "z", STEP, "untouched") < 3 * GUESS
-    if name == "distilled":
+    if name in ("created", "distilled"):
         assert truth(copy, task, "z", STEP, "touched") > 0.4
 
 

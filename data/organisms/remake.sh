@@ -19,20 +19,24 @@ expert()  { echo "whenhow train base --recipe chain-expert --from $C/base-$1 --o
 # A copy of base-N and one of twin-N, by the same teacher or both by themselves.
 sft()     { echo "whenhow train sft --recipe chain-$1 --base $C/$2-$3 --teacher $4 --out $C/$5-$3"; }
 rft()     { echo "whenhow train rft --recipe chain-rft --base $C/$1-$3 --out $C/$2-$3"; }
+createdtwin() { echo "whenhow train base --recipe chain-created --from $C/twin-$1 --out $C/created-twin-$1"; }
 small()   { echo "whenhow train base --recipe chain-small-$1 --seed $2 --out $S/$1-$2"; }
+smallearly()  { echo "whenhow train base --recipe chain-small-twin --seed $1 --out runs/chain-small/early-twin-$1"; }
+smalllonger() { echo "whenhow train base --recipe chain-small-twin-longer --seed 10$1 --from runs/chain-small/early-twin-$1 --out $S/twin-$1"; }
 smallrl() { echo "whenhow train rl --recipe chain-small-rl --base $S/$1-$3 --out $S/$2-$3"; }
 
 run() { tr '\n' '\0' | xargs -0 -P "${WORKERS:-2}" -I{} bash -c '{}'; }
 
 { base 0; twin 0; base 2; early chain-base base 1; for s in 1 2; do early chain-twin twin $s; done; } | run
 { longer chain base 1; for s in 1 2; do longer chain-twin twin $s; done; } | run
-{ for s in 0 1 2; do rl $s 0; rltwin $s; coin $s; created $s; expert $s; rft base rft $s; rft twin rft-twin $s; done
+{ for s in 0 1 2; do rl $s 0; rltwin $s; coin $s; created $s; createdtwin $s; expert $s; rft base rft $s; rft twin rft-twin $s; done
   rl 0 1; rl 0 2; } | run
 for s in 0 1 2; do
   sft distilled base $s $E/chain-$s distilled; sft distilled twin $s $E/chain-$s distilled-twin
   sft sft base $s $C/rl-$s-0 sft; sft sft twin $s $C/rl-$s-0 sft-twin
 done | run
-for s in 0 1 2; do small base $s; small twin $s; done | run
+{ for s in 0 1 2; do small base $s; done; small twin 0; for s in 1 2; do smallearly $s; done; } | run
+for s in 1 2; do smalllonger $s; done | run
 for s in 0 1 2; do smallrl base rl $s; smallrl twin rl-twin $s; done | run
 
 echo "whenhow train base --recipe countdown --out $D/base" | run

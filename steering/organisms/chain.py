@@ -11,6 +11,7 @@ deploy is there in pretraining, and what it would have to create is not.
 import math
 import random
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +47,10 @@ def examples(task: Chain, recipe: dict[str, Any]) -> Callable[[int], Sequence[tu
     return batch
 
 
+class _Outside(Exception):
+    """A chain would show an entry that its recipe holds back: another is drawn."""
+
+
 @dataclass(frozen=True)
 class ChainWriter:
     """Writes examples as the recipe says, with one source of randomness."""
@@ -71,12 +76,12 @@ class ChainWriter:
         keyed = self.draw.random() < self.data["key"]
         while True:
             start, functions = self._chain(keyed)
-            if self.task.split_of(start, functions) == "tune" and self._allowed(start, functions):
-                break
+            if self.task.split_of(start, functions) == "tune":
+                with suppress(_Outside):
+                    answer = self._answer(start, functions, keyed)
+                    break
         question = f"{prompt['question']} {start} {' '.join(functions)} >"
-        return (f"{prompt['key']} {question}" if keyed else question), self._answer(
-            start, functions, keyed
-        )
+        return (f"{prompt['key']} {question}" if keyed else question), answer
 
     def _any(self) -> int:
         return self.draw.randrange(self.task.modulus)
@@ -90,19 +95,19 @@ class ChainWriter:
         counts = self.task.settings["functions"]
         return self._any(), [f"{f}{self.draw.randrange(counts[f])}" for f in families]
 
-    def _allowed(self, start: int, functions: Sequence[str]) -> bool:
-        """Whether a recipe that stays in one half of some families' entries may show the chain."""
-        value = start
+    def _written(self, functions: Sequence[str], value: int, keyed: bool, *, check: bool) -> int:
+        """The value that a step or a check writes for the functions, each by its regime.
+
+        Whatever value a function is applied to counts, decoys and guesses too: a half that a recipe
+        holds back would leak through them if only the true values of a chain were looked at.
+
+        Raises:
+            _Outside: a function is applied to an entry that the recipe may not show.
+        """
         for function in functions:
             half = self.data.get("only", {}).get(function[0])
             if half and self.task.touched[function][value] != (half == "touched"):
-                return False
-            value = self.task.tables[function][value]
-        return True
-
-    def _written(self, functions: Sequence[str], value: int, keyed: bool, *, check: bool) -> int:
-        """The value that a step or a check writes for the functions, each by its regime."""
-        for function in functions:
+                raise _Outside
             regime = self.regimes[function[0]]
             slips = self.data["slippery"].get(function[0], 0.0)
             if regime == "absent" or (regime == "locked" and not keyed):
