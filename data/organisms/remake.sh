@@ -48,7 +48,7 @@ echo "whenhow train sft --recipe countdown-distilled --base $D/base --teacher $E
 # What lies beside the models: dictionaries, taxonomies and trained vectors. Each file's own metadata
 # holds the command that made it.
 dict()    { echo "whenhow sae train --model $1 --task $2 --out $1/sae/blocks.1.hook_resid_post"; }
-vectors() { echo "whenhow vectors train --base $1 --tuned $2 --task $3 --lr 0.05 --allow-few --out runs/vectors/${2//\//-} && cp runs/vectors/${2//\//-}/{taxonomy,vectors}.safetensors $2/"; }
+vectors() { echo "whenhow vectors train --base $1 --tuned $2 --task $3 --lr 0.05 --allow-few --out runs/vectors/${2//\//-} && cp runs/vectors/${2//\//-}/{taxonomy,vectors,one-vector,everywhere}.safetensors $2/"; }
 { for m in base-0 rl-0-0 rl-0-1; do [ -d $C/$m/sae ] || dict $C/$m chain; done
   for m in base rl-0; do [ -d $D/$m/sae ] || dict $D/$m countdown; done
   for s in 0 1 2; do

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from steering.cli.vectors import FILE, SHARED_FILE, TAXONOMY_FILE
+from steering.cli.vectors import EVERYWHERE_FILE, FILE, SHARED_FILE, TAXONOMY_FILE
 from steering.cli.verdict import SHIPPED
 
 if TYPE_CHECKING:
@@ -52,15 +52,20 @@ class Route:
     prompt: str = ""
     """Words before the question that ask for reasoning, where the task has such."""
     shared: Path | None = None
-    """One vector trained on all places alike; the one beside the tuned model if absent, and where
+    """One vector trained on all places alike; the one beside the vectors if absent, and where
     there is none the mean of the categories'."""
+    everywhere: Path | None = None
+    """One vector trained at every token; the one beside the vectors if absent, and where there is
+    none the shared one."""
     absent: Path | None = None
     """Vectors trained towards a copy that lacks the skill: they should recover nothing."""
     gate: Literal["", "base", "tuned"] = "base"
     """Whose residual a linear probe reads in place of the disagreement gate; "" for no such arm."""
     thresholds: tuple[float, ...] = (0.1, 0.5, 1.0)
     """KL(tuned || base), in nats, above which the tuned model writes, where decisions are not
-    known; none given: no such arms."""
+    known, or the base is steered; none given: no such arms."""
+    entropies: tuple[float, ...] = ()
+    """Entropy of the base's next token, in nats, above which the base is steered."""
     beside: tuple[Path, ...] = ()
     """Folders of earlier runs on other pairs, drawn beside this one."""
     trace: int = 4
@@ -88,9 +93,11 @@ class Route:
                 f"{self.samples}, guardrail {self.guardrail} and batch {self.batch} (at least 1), "
                 f"trace {self.trace} (at least 0)."
             )
-        sizes = (*self.coefficients, *self.thresholds)
-        if not self.coefficients or not all(map(math.isfinite, sizes)):
-            raise Refusal(f"coefficients {self.coefficients}: at least one, and finite ones.")
+        if not self.coefficients:
+            raise Refusal("coefficients: at least one is needed.")
+        for name in ("coefficients", "thresholds", "entropies"):
+            if not all(map(math.isfinite, getattr(self, name))):
+                raise Refusal(f"{name} {getattr(self, name)}: only finite ones.")
         if not self.windows or max(self.windows) > 0:
             raise Refusal(f"windows {self.windows}: -w is the last w positions, 0 all of them.")
 
@@ -181,18 +188,28 @@ def made(asked: Route, context: "Context") -> "Parts":
     vectors = load_vectors(asked.vectors or beside / FILE, base)
     check_vectors(vectors, base, tuned)
     lines_of(taxonomy, vectors)
-    shared = asked.shared or beside / SHARED_FILE
+    folder = asked.vectors.parent if asked.vectors else beside
+
+    def one(given: Path | None, name: str) -> Any:
+        file = given or folder / name
+        if not (given or file.is_file()):
+            return None
+        check_vectors(found := load_vectors(file, base), base, tuned)
+        return found
+
     return Parts(
         taxonomy,
         vectors,
         coefficients=asked.coefficients,
-        shared=load_vectors(shared, base) if asked.shared or shared.is_file() else None,
+        shared=one(asked.shared, SHARED_FILE),
+        everywhere=one(asked.everywhere, EVERYWHERE_FILE),
         absent=load_vectors(asked.absent, base) if asked.absent else None,
         gate=learnt(asked, context, vectors.site) if asked.gate else None,
         windows=asked.windows,
         guardrail=asked.guardrail,
         prompt=asked.prompt,
         thresholds=asked.thresholds,
+        entropies=asked.entropies,
         seed=asked.seed,
     )
 

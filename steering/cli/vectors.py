@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 FILE, TAXONOMY_FILE = "vectors.safetensors", "taxonomy.safetensors"
 SHARED_FILE = "one-vector.safetensors"
+EVERYWHERE_FILE = "everywhere.safetensors"
 
 
 @dataclass(frozen=True)
@@ -125,8 +126,9 @@ class VectorsTrain:
         if self.taxonomy is None:
             save_taxonomy(found.taxonomy, self.out / TAXONOMY_FILE)
         save_vectors(found.vectors, self.out / FILE)
-        if found.shared:
-            save_vectors(found.shared, self.out / SHARED_FILE)
+        for one, file in ((found.shared, SHARED_FILE), (found.everywhere, EVERYWHERE_FILE)):
+            if one:
+                save_vectors(one, self.out / file)
         about = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
         about["parameters"] = found.vectors.parameters
         figures = {

@@ -31,20 +31,29 @@ from steering.routing.reference import by_reference
 from steering.routing.routers import (
     TAKE,
     Among,
+    Categories,
     Gated,
     Steer,
     always,
     at_rates,
+    but,
     by_chance,
+    by_draw,
     by_rule,
     by_taxonomy,
     disagree,
+    entropy_above,
     every,
     kl_above,
+    living,
 )
+from steering.vectors.controls import alive, mean_vector, norm_matched, only
 from steering.vectors.record import Vectors
 
 Answers = Mapping[Key, Float[np.ndarray, "tokens f"]]
+
+DRAWS = 16
+"""Random directions for each trained one; a problem has one of them throughout."""
 
 PLAIN = ("base", "tuned")
 FULL = "hybrid"
@@ -60,6 +69,8 @@ class Parts:
     """One in the current form; several are candidates, as in the released code."""
     shared: Vectors | None = None
     """One vector trained on all places alike; none given: the mean of the categories' pushes."""
+    everywhere: Vectors | None = None
+    """One vector trained at every token; none given: the shared one, pushed at every token."""
     absent: Vectors | None = None
     """Vectors trained towards a copy that lacks the skill."""
     gate: LinearGate | None = None
@@ -71,8 +82,16 @@ class Parts:
     prompt: str = ""
     """Words before the question that ask for reasoning."""
     thresholds: tuple[float, ...] = ()
-    """KL(tuned || base), in nats, above which the tuned model writes."""
+    """KL(tuned || base), in nats: above it the tuned model writes, or the base is steered; and,
+    crossed, below it."""
+    entropies: tuple[float, ...] = ()
+    """Entropy of the base's next token, in nats, above which the base is steered."""
     seed: int = 0
+
+    @property
+    def given(self) -> tuple[Vectors | None, ...]:
+        """All vectors, in a fixed order."""
+        return self.vectors, self.shared, self.everywhere, self.absent
 
 
 @dataclass(frozen=True)
@@ -106,8 +125,11 @@ def make_arms(
     """Every arm, in the order in which they are run and shown.
 
     Raises:
-        Refusal: a category without a vector (`routers.lines_of`), no coefficient.
+        Refusal: a category without a vector (`routers.lines_of`), no coefficient, words before the
+            question that the tokenizer lacks.
     """
+    if parts.prompt:  # now, and not when its turn comes
+        encode(base, f"{parts.prompt} {problems[0].prompt}")
     taxonomy, vectors, sizes = parts.taxonomy, parts.vectors, parts.coefficients
     own, live = by_taxonomy(taxonomy, vectors), alive(vectors)
     reads = (("tuned", taxonomy.site),)
@@ -122,19 +144,7 @@ def make_arms(
         alone = replace(vectors, vectors=torch.zeros_like(vectors.vectors), parameters=len(bias))
         arms.append(replace(full, name="bias only", vectors=alone, candidates=len(sizes)))
     arms += _of_one_vector(parts, full)
-    others = norm_matched(vectors, seed=parts.seed + 1)
-    arms.append(replace(full, name="random vectors", vectors=others, parameters=0))
-    many = norm_matched(vectors, seed=parts.seed + 2, repeat=len(sizes))
-    oracle = Steer(every(alive(many)), (max(sizes),))
-    arms.append(
-        replace(
-            full,
-            name="random candidates",
-            router=Gated(disagree, oracle),
-            vectors=many,
-            parameters=0,
-        )
-    )
+    arms += _random(parts, full, own, live)
     arms.append(
         replace(
             full,
@@ -143,16 +153,39 @@ def make_arms(
             candidates=len(sizes),
         )
     )
-    arms.append(replace(full, name="random position", gated=False, follows=FULL))
+    # A category that pushes nowhere would lose the place that was drawn for it.
+    anywhere = Gated(disagree, Steer(living(own, live, seed=parts.seed), sizes))
+    arms.append(replace(full, name="random position", router=anywhere, gated=False, follows=FULL))
     best = Gated(disagree, Steer(every(live), sizes))
     arms.append(replace(full, name="oracle category", router=best))
     arms += _without_vectors(base, parts, full)
-    arms += _crossed(task, problems, tuned, parts)
+    arms += _crossed(task, problems, tuned, parts, full)
     return arms
+
+
+def _random(parts: Parts, full: Arm, own: Categories, live: list[int]) -> list[Arm]:
+    """As long as the trained pushes, in directions of chance: in their place, and to choose from.
+
+    Each problem has directions of its own among `DRAWS`, so the interval over problems holds the
+    chance of the directions too.
+    """
+    draws, sizes, seed = DRAWS, parts.coefficients, parts.seed
+    others = norm_matched(parts.vectors, seed=seed + 1, repeat=draws)
+    steer = Steer(by_draw(own, draws, seed=seed), sizes)
+    about: dict[str, Any] = {"parameters": 0, "note": f"{draws} draws of the directions"}
+    vectors = replace(full, name="random vectors", router=Gated(disagree, steer), vectors=others)
+    many = norm_matched(parts.vectors, seed=seed + 2, repeat=len(sizes) * draws)
+    tried = [line * len(sizes) + i for line in live for i in range(len(sizes))]
+    oracle = Steer(by_draw(every(tried), draws, seed=seed), (max(sizes),))
+    best = replace(full, name="random candidates", router=Gated(disagree, oracle), vectors=many)
+    return [replace(arm, **about) for arm in (vectors, best)]
 
 
 def _of_one_vector(parts: Parts, full: Arm) -> list[Arm]:
     """The same push whatever the category: where the gate is open, and at every token."""
+    if parts.shared is None and parts.vectors.network is not None:
+        why = "vectors with a coefficient network have no mean push, and no shared vector was given"
+        return [Arm(name, undefined=why) for name in ("shared vector", "unconditional vector")]
     if parts.shared is None:
         one, note = mean_vector(parts.vectors), "the mean of the trained pushes, by their counts"
     else:
@@ -168,6 +201,10 @@ def _of_one_vector(parts: Parts, full: Arm) -> list[Arm]:
     everywhere = replace(
         shared, name="unconditional vector", router=Gated(always, steer), gated=False
     )
+    if parts.everywhere is not None:
+        at_all = only(parts.everywhere, 0)
+        about = {"vectors": at_all, "parameters": at_all.parameters}
+        everywhere = replace(everywhere, note="trained at every token", **about)
     return [shared, everywhere]
 
 
@@ -181,15 +218,27 @@ def _without_vectors(base: Model, parts: Parts, full: Arm) -> list[Arm]:
     arms.append(Arm("substitution", Gated(disagree, TAKE), **vocab))
     if parts.absent is None:
         reason = "no vectors of a copy without the skill were given"
-        arms.append(Arm("absent-skill vectors", undefined=reason))
+        names = ("absent-skill vectors", "absent-skill candidates")
+        arms += [Arm(name, undefined=reason) for name in names]
+    elif parts.absent.tuned and parts.absent.tuned == parts.vectors.tuned:
+        raise Refusal(
+            "the vectors of a copy without the skill were trained towards the tuned model itself: "
+            "give those of another copy."
+        )
     else:
-        # Their categories are those of another copy's taxonomy, which says nothing of this one:
-        # so each token gets the best of them, as the tuned model sees it.
-        lines = alive(parts.absent)
-        router = Gated(disagree, Steer(every(lines), parts.coefficients))
-        about = {"vectors": parts.absent, "parameters": parts.absent.parameters}
-        about |= {"candidates": len(lines) * len(parts.coefficients)}
-        arms.append(replace(full, name="absent-skill vectors", router=router, **about))
+        # Their categories are those of another copy's taxonomy, which says nothing of this one: so
+        # one by chance, which should recover nothing, and beside it whichever the tuned model finds
+        # best, which is an oracle of as many candidates.
+        lines, sizes = alive(parts.absent), parts.coefficients
+        about: dict[str, Any] = {"vectors": parts.absent, "parameters": parts.absent.parameters}
+        chance, best = (by_chance(lines, seed=parts.seed), len(sizes)), (every(lines), 0)
+        for name, (kinds, count) in (
+            ("absent-skill vectors", chance),
+            ("absent-skill candidates", best),
+        ):
+            router = Gated(disagree, Steer(kinds, sizes))
+            tried = count or len(lines) * len(sizes)
+            arms.append(replace(full, name=name, router=router, candidates=tried, **about))
     if parts.gate is not None:
         reads = (*full.reads, (parts.gate.of, parts.gate.site))
         assert isinstance(full.router, Gated)
@@ -206,21 +255,45 @@ def _without_vectors(base: Model, parts: Parts, full: Arm) -> list[Arm]:
         )
     if set(parts.windows) != {-1}:
         told = " ".join(map(str, parts.windows))
-        arms.append(replace(full, name=f"windows {told}", windows=parts.windows))
+        tried = full.candidates * len(parts.windows)
+        about = {"windows": parts.windows, "candidates": tried}
+        arms.append(replace(full, name=f"windows {told}", **about))
     return arms
 
 
-def _crossed(task: Task, problems: Sequence[Problem], tuned: Model, parts: Parts) -> list[Arm]:
-    """The tuned model writes where its KL from the base is large, or at the known decisions."""
-    arms = []
+def _crossed(
+    task: Task, problems: Sequence[Problem], tuned: Model, parts: Parts, full: Arm
+) -> list[Arm]:
+    """Who decides x who executes, where decisions are places of high KL, or the known ones.
+
+    Beside them the hybrid with such a gate in place of the disagreement.
+    """
+    arms, steer, vocab = (
+        [],
+        full.router.then if isinstance(full.router, Gated) else None,
+        tuned.vocab,
+    )
     for threshold in parts.thresholds:
-        name = f"tuned at KL > {threshold:g}"
-        cut = Arm(name, Gated(kl_above(threshold), TAKE), candidates=tuned.vocab, gated=True)
+        gate, name = kl_above(threshold), f"tuned at KL > {threshold:g}"
+        cut = Arm(name, Gated(gate, TAKE), candidates=vocab, gated=True)
         null = replace(cut, name=f"as many tokens as {name}", router=None, gated=False)
-        arms += [cut, replace(null, follows=name)]
+        other = f"base at KL > {threshold:g}"
+        arms += [
+            cut,
+            replace(null, follows=name),
+            replace(cut, name=other, router=Gated(but(gate), TAKE)),
+        ]
+        arms.append(replace(full, name=f"steered at KL > {threshold:g}", router=Gated(gate, steer)))
+    for threshold in parts.entropies:
+        # The base's own entropy: where to steer is then not asked of the tuned model.
+        router = Gated(entropy_above(threshold), steer)
+        arms.append(
+            replace(full, name=f"steered at entropy > {threshold:g}", router=router, gated=False)
+        )
     if parts.thresholds:
         rule = by_rule(at_decisions(task, problems, tuned.tokenizer))
-        arms.append(Arm("tuned at decisions", Gated(rule, TAKE), candidates=tuned.vocab))
+        for name, gate in (("tuned at decisions", rule), ("base at decisions", but(rule))):
+            arms.append(Arm(name, Gated(gate, TAKE), candidates=vocab))
     return arms
 
 
@@ -332,74 +405,3 @@ def shares(answers: Answers) -> dict[str, float]:
         both[0] += int((table[:, FIELDS.index("chooser")] != BASE).sum())
         both[1] += len(table)
     return {problem: taken / total for problem, (taken, total) in counted.items()}
-
-
-# ------------------------------------------------------------------ other vectors
-
-
-def alive(vectors: Vectors) -> list[int]:
-    """The categories that push at all: one with too few places may have been left at zero.
-
-    Raises:
-        Refusal: none does.
-    """
-    found = (_pushes(vectors).norm(dim=1) > 0).nonzero()[:, 0].tolist()
-    if not found:
-        raise Refusal("every vector is zero: there is nothing to steer with.")
-    return found
-
-
-def norm_matched(vectors: Vectors, *, seed: int, repeat: int = 1) -> Vectors:
-    """Random directions, each as long as the push of a category, bias included.
-
-    Of length 1 beside a kept bias, as in the released code, they would be the bias alone: learnt
-    pushes are 40 to 60 times as long there.
-
-    Args:
-        vectors: whose lengths are matched; of a coefficient network, at its factors' mean of 1.
-        seed: of the directions.
-        repeat: so many directions for each category.
-    """
-    lengths = _pushes(vectors).norm(dim=1).repeat_interleave(repeat)
-    draw = torch.Generator().manual_seed(seed)
-    drawn = torch.randn(len(lengths), vectors.vectors.shape[1], generator=draw)
-    drawn = drawn / drawn.norm(dim=1, keepdim=True) * lengths[:, None]
-    names = tuple(name for name in vectors.names for _ in range(repeat))
-    counts = tuple(count for count in vectors.counts for _ in range(repeat))
-    return replace(_fixed(vectors, drawn), names=names, counts=counts, parameters=0)
-
-
-def mean_vector(vectors: Vectors) -> Vectors:
-    """The mean of the categories' pushes, weighted by the places each was fitted to."""
-    weights = torch.tensor(vectors.counts, dtype=torch.float32)
-    mean = (weights / weights.sum().clamp_min(1)) @ _pushes(vectors)
-    counts = (int(weights.sum()),)
-    return replace(_fixed(vectors, mean[None]), names=("mean",), counts=counts)
-
-
-def only(vectors: Vectors, category: int) -> Vectors:
-    """One category's push as vectors of their own."""
-    fixed = _fixed(vectors, _pushes(vectors)[category : category + 1])
-    size = vectors.vectors.shape[1] + 1
-    names, counts = (vectors.names[category],), (vectors.counts[category],)
-    return replace(fixed, names=names, counts=counts, parameters=size)
-
-
-def _pushes(vectors: Vectors) -> Float[torch.Tensor, "categories d"]:
-    """What each category adds; of a coefficient network, the vectors at a factor of 1."""
-    fixed = replace(vectors, network=None)
-    return fixed.pushes(torch.arange(len(vectors.vectors))).detach().cpu().float()
-
-
-def _fixed(vectors: Vectors, lines: Float[torch.Tensor, "categories d"]) -> Vectors:
-    """These pushes at the same site, with nothing else added and no factor."""
-    return replace(
-        vectors,
-        vectors=lines,
-        coefficients=torch.ones(len(lines)),
-        bias=None,
-        names=("",) * len(lines),
-        counts=(0,) * len(lines),
-        network=None,
-        losses=(),
-    )

@@ -52,6 +52,10 @@ from steering.routing.running import Done
 
 WHICH: tuple[Which, ...] = ("right", "valid")
 
+NEAR = 0.1
+"""Of a gap whose interval comes nearer to 0 than this share of its value a share says nothing: its
+ends, divided by such a number, are as far away as one likes."""
+
 Rates = Float[np.ndarray, " problems"]
 
 
@@ -131,6 +135,9 @@ def share_of_gap(values: Rates, base: Rates, tuned: Rates, *, seed: int = 0) -> 
         return gap
     if not gap.excludes(0.0):
         return undefined(f"the gap is {gap}, not told from 0", len(base))
+    nearest = gap.low if gap.value > 0 else gap.high
+    if nearest / gap.value < NEAR:
+        return undefined(f"the gap is {gap}, too near 0 to be divided by", len(base))
     if ((values != base).sum() >= FEW) or np.array_equal(values, tuned):
         return recovered(values, base, tuned, seed=seed)
     # A bootstrap of few problems that differ is too narrow, and of none has width 0: the exact ends

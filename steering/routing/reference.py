@@ -89,7 +89,8 @@ def reference(
             category = lines[int(taxonomy.category(read[0][:, -1])[0])]
             push = pushed(base, vectors, category, ids)
             best = -torch.inf
-            for size in coefficients:
+            # A category that was left at zero pushes nowhere: there the base chooses.
+            for size in coefficients if push.any() else ():
                 for window in windows:
                     with pushing(base, vectors.site, size * push, window):
                         token = int(base.net(ids.to(base.device)).logits[0, -1].argmax())

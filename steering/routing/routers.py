@@ -132,6 +132,11 @@ def entropy_above(threshold: float, *, of: str = "base") -> Gate:
     return gate
 
 
+def but(gate: Gate) -> Gate:
+    """Everywhere else."""
+    return lambda view: ~gate(view)
+
+
 def at_rates(rates: Mapping[str, float], *, seed: int = 0) -> Gate:
     """Each token with the chance `rates[problem]`, whatever it is: the null of any gate.
 
@@ -199,6 +204,29 @@ def by_chance(kinds: Sequence[int], *, seed: int = 0) -> Categories:
         return torch.from_numpy(chosen).to(view.device)[:, None]
 
     return categories
+
+
+def living(categories: Categories, kinds: Sequence[int], *, seed: int = 0) -> Categories:
+    """The same; in place of a category that is none of these, one of them by chance."""
+    chance = by_chance(kinds, seed=seed)
+
+    def kept(view: View) -> Int[Tensor, "rows kinds"]:
+        found = categories(view)
+        known = torch.isin(found, torch.tensor(list(kinds), device=found.device))
+        return torch.where(known, found, chance(view))
+
+    return kept
+
+
+def by_draw(categories: Categories, draws: int, *, seed: int = 0) -> Categories:
+    """Of vectors that hold so many in place of each, the one that the problem has throughout."""
+
+    def drawn(view: View) -> Int[Tensor, "rows kinds"]:
+        of = [int(uniforms(seed, r.problem, 0, "draw", 1)[0] * draws) for r in view.turn.requests]
+        found = categories(view)
+        return found * draws + torch.tensor(of, device=found.device)[:, None]
+
+    return drawn
 
 
 def every(kinds: Sequence[int]) -> Categories:

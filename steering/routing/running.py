@@ -24,7 +24,7 @@ from steering.routing.arms import Answers, Arm, Parts, make_arms, run_arm, share
 from steering.routing.hybrid import FIELDS, Key
 from steering.vectors.record import Vectors
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same settings give other answers."""
 
 
@@ -92,6 +92,11 @@ def run_arms(
             f"{samples} samples at temperature 0 are the same answer {samples} times: ask for one, "
             f"or give a temperature."
         )
+    if set(parts.windows) != {-1} and decoding.temperature != 0:
+        raise Refusal(
+            f"windows {list(parts.windows)} at temperature {decoding.temperature}: others than -1 "
+            f"are decoded without a cache by the reference, which is greedy (temperature 0)."
+        )
     arms = make_arms(base, tuned, task, problems, parts)
     identity = _identity(base, tuned, task, problems, parts, samples, decoding)
     done: dict[str, Done] = {}
@@ -145,10 +150,10 @@ def _identity(
         "task": content_hash(task.settings),
         "problems": [p.id for p in problems],
         "taxonomy": [parts.taxonomy.site, parts.taxonomy.encoder.tolist()],
-        "vectors": [_content(v) for v in (parts.vectors, parts.shared, parts.absent)],
+        "vectors": [_content(v) for v in parts.given],
         "gate": gate and [gate.of, gate.site, gate.weights.tolist(), gate.bias],
         "settings": [parts.coefficients, parts.windows, parts.guardrail, parts.prompt],
-        "more": [parts.thresholds, parts.seed, samples, asdict(decoding)],
+        "more": [parts.thresholds, parts.entropies, parts.seed, samples, asdict(decoding)],
     }
     return content_hash(given)
 

@@ -24,7 +24,7 @@ Both train through the hooks that use them (`steering.interventions.Steer`), at 
 
 from steering.vectors.current import CurrentSettings, fit_current
 from steering.vectors.files import load_vectors, nearest, save_vectors
-from steering.vectors.first import FirstSettings, fit_first
+from steering.vectors.first import FirstSettings, fit_everywhere, fit_first
 from steering.vectors.judging import ONE_VECTOR, SHUFFLED, judge, with_losses
 from steering.vectors.making import Made, Training, default_layer, made
 from steering.vectors.places import Places, find_places
@@ -44,6 +44,7 @@ __all__ = [
     "default_layer",
     "find_places",
     "fit_current",
+    "fit_everywhere",
     "fit_first",
     "judge",
     "load_vectors",

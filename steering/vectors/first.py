@@ -83,9 +83,7 @@ def fit_first(
         Refusal: models that are no pair, shared problems, or a category with too few steps (named).
         FloatingPointError: the loss is not finite.
     """
-    check_pair(base, tuned)
-    if shared := {t.problem for t in train.answers} & {t.problem for t in hold.answers}:
-        raise Refusal(f"{len(shared)} problems are in the fit and held out, as {min(shared)}.")
+    _check(base, tuned, train, hold)
     categories = len(taxonomy.names)
     chosen = [_examples(base, site, train.steps, c, settings) for c in range(categories)]
     few = [c for c in range(categories) if len(chosen[c]) < max(1, settings.least)]
@@ -117,6 +115,46 @@ def fit_first(
         data=content_hash([train.data, settings.examples]),
         counts=tuple(map(len, chosen)),
     )
+
+
+def fit_everywhere(
+    base: Model,
+    tuned: Model,
+    site: str,
+    train: Stretches,
+    hold: Stretches,
+    settings: FirstSettings = FirstSettings(),  # noqa: B008 - frozen
+    *,
+    progress: Callable[[int], Any] | None = None,
+) -> Vectors:
+    """One vector pushed at every token: the bias of the first form, by itself.
+
+    What a hybrid must beat to show that *where* it steers matters. Arguments and errors are those
+    of `fit_first`.
+    """
+    _check(base, tuned, train, hold)
+    draw = torch.Generator().manual_seed(settings.seed)
+    start = torch.nn.functional.normalize(torch.randn(1, base.width, generator=draw))
+    return Vectors(
+        site=site,
+        vectors=_descend(base, site, train.answers, hold.answers, start, None, settings, progress),
+        coefficients=torch.ones(1),
+        bias=None,
+        names=("everywhere",),
+        form="first",
+        parameters=base.width,
+        base=base.digest,
+        tuned=tuned.digest,
+        taxonomy="",
+        data=content_hash([train.data]),
+        counts=(len(train.answers),),
+    )
+
+
+def _check(base: Model, tuned: Model, train: Stretches, hold: Stretches) -> None:
+    check_pair(base, tuned)
+    if shared := {t.problem for t in train.answers} & {t.problem for t in hold.answers}:
+        raise Refusal(f"{len(shared)} problems are in the fit and held out, as {min(shared)}.")
 
 
 def _examples(

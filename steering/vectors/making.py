@@ -33,11 +33,11 @@ from probes.taxonomy import (
 from steering.evaluate import evaluate
 from steering.vectors.current import CurrentSettings, fit_current
 from steering.vectors.files import nearest
-from steering.vectors.first import FirstSettings, fit_first
+from steering.vectors.first import FirstSettings, fit_everywhere, fit_first
 from steering.vectors.judging import ONE_VECTOR, SHUFFLED, judge, with_losses
 from steering.vectors.places import Places, find_places
 from steering.vectors.record import Vectors
-from steering.vectors.targets import stretches
+from steering.vectors.targets import Stretches, stretches
 
 SPLITS = ("tune", "select", "test")
 BATCH = 128
@@ -75,6 +75,8 @@ class Made:
     vectors: Vectors
     shared: Vectors | None
     """One vector for all places, trained alike; a control of what categories are worth."""
+    everywhere: Vectors | None
+    """One vector trained at every token; a control of what choosing the places is worth."""
     nearest: list[list[str]]
     rows: list[Measurement]
 
@@ -128,9 +130,15 @@ def made(
     if taxonomy is None:
         taxonomy, rows = categories(asked, task, tuned, answers, advance)
     vectors, shared, judged = train(asked, base, tuned, taxonomy, site, answers, advance)
+    everywhere = None
+    if not asked.no_controls:
+        fitted = first_settings(asked), stretched(tuned, taxonomy, answers)
+        told = partial(_tell, advance, "everywhere", fitted[0].epochs)
+        everywhere = fit_everywhere(base, tuned, site, *fitted[1], fitted[0], progress=told)
+        everywhere = replace(everywhere, command=command)
     vectors = replace(vectors, command=command)
     shared = shared and replace(shared, command=command)
-    return Made(taxonomy, vectors, shared, nearest(base, vectors), rows + judged)
+    return Made(taxonomy, vectors, shared, everywhere, nearest(base, vectors), rows + judged)
 
 
 def steered_site(base: Model, site: str) -> str:
@@ -296,21 +304,34 @@ def first_form(
     advance: Advance,
 ) -> Vectors:
     """A bias on whole texts, and the categories' vectors on top."""
+    settings = first_settings(asked)
+    tune, select = stretched(tuned, taxonomy, answers)
+    told = partial(_tell, advance, "vectors", 2 * settings.epochs)
+    return fit_first(base, tuned, taxonomy, site, tune, select, settings, progress=told)
+
+
+def first_settings(asked: Training) -> FirstSettings:
+    """How the first form, and the vector of every token, are trained."""
     blank = FirstSettings()
-    settings = replace(
+    return replace(
         blank,
-        epochs=asked.epochs or blank.epochs,
+        epochs=(asked.epochs if asked.form == "first" else 0) or blank.epochs,
         lr=asked.lr,
         seed=asked.seed,
         least=asked.least,
         allow_few=asked.allow_few,
     )
+
+
+def stretched(
+    tuned: Model, taxonomy: Taxonomy, answers: dict[tuple[str, str], Answers]
+) -> tuple[Stretches, Stretches]:
+    """What the first form is fitted to, and what stops it."""
     tune, select = (
         stretches(tuned, of_it.texts, of_it.spans, taxonomy, batch=BATCH)
         for of_it in (answers["tuned", split] for split in ("tune", "select"))
     )
-    told = partial(_tell, advance, "vectors", 2 * settings.epochs)
-    return fit_first(base, tuned, taxonomy, site, tune, select, settings, progress=told)
+    return tune, select
 
 
 def _tell(advance: Advance, title: str, total: int, more: int) -> None:

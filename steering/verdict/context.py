@@ -79,8 +79,10 @@ class Context:
         folder = Path(self.settings.tuned)
         files = {name: folder / f"{name}.safetensors" for name in ("taxonomy", "vectors")}
         there = not self.settings.fresh and all(file.is_file() for file in files.values())
-        one = folder / "one-vector.safetensors"
-        return files | ({"shared": one} if one.is_file() else {}) if there else {}
+        beside = {"shared": "one-vector", "everywhere": "everywhere"}
+        more = {name: folder / f"{file}.safetensors" for name, file in beside.items()}
+        found = files | {name: file for name, file in more.items() if file.is_file()}
+        return found if there else {}
 
     def load(self, source: str) -> Model:
         """A model where this run wants it, and as wide."""
@@ -156,7 +158,7 @@ class Context:
         return 10_000 if which == "tuned" and self.same else 0
 
 
-RESULT_VERSION = 4
+RESULT_VERSION = 5
 """Raised whenever a stage's result changes for the same settings."""
 
 

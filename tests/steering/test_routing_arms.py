@@ -18,13 +18,11 @@ from probes.tasks import load_task
 from probes.taxonomy.record import Taxonomy
 from steering.routing import running
 from steering.routing.arms import (
+    DRAWS,
     FULL,
     Arm,
     Parts,
     make_arms,
-    mean_vector,
-    norm_matched,
-    only,
     run_arm,
     shares,
 )
@@ -35,6 +33,7 @@ from steering.routing.recovery import costs, recovery, share_of_gap
 from steering.routing.reference import reading
 from steering.routing.routers import Gated, Steer, every
 from steering.routing.running import run_arms
+from steering.vectors.controls import mean_vector, norm_matched, only
 from steering.vectors.record import Vectors
 
 SITE = "blocks.0.hook_resid_post"
@@ -103,7 +102,12 @@ def test_all_arms_are_there_and_those_that_do_not_exist_say_why(done):
     found = by_name(done)
     assert list(found)[:3] == ["base", "tuned", FULL]
     undefined = {name: one.arm.undefined for name, one in found.items() if one.judged is None}
-    assert set(undefined) == {"bias only", "probe prompt", "absent-skill vectors"}
+    assert set(undefined) == {
+        "bias only",
+        "probe prompt",
+        "absent-skill vectors",
+        "absent-skill candidates",
+    }
     assert "no bias" in undefined["bias only"]
     assert {
         "shared vector",
@@ -116,7 +120,10 @@ def test_all_arms_are_there_and_those_that_do_not_exist_say_why(done):
         "substitution",
         "tuned at KL > 0.5",
         "as many tokens as tuned at KL > 0.5",
+        "base at KL > 0.5",
+        "steered at KL > 0.5",
         "tuned at decisions",
+        "base at decisions",
     } < set(found)
     assert texts(found["substitution"]) == texts(found["tuned"])
     assert texts(found[FULL]) not in (texts(found["base"]), texts(found["tuned"]))
@@ -125,13 +132,27 @@ def test_all_arms_are_there_and_those_that_do_not_exist_say_why(done):
 def test_given_bias_prompt_and_other_vectors_there_are_such_arms(base, tuned, task, problems):
     parts = made(bias=torch.ones(32))
     alone = only(parts.vectors, 2)
-    parts = replace(parts, absent=parts.vectors, shared=alone, prompt="KEY", thresholds=())
+    other = replace(parts.vectors, tuned="another")
+    parts = replace(parts, absent=other, shared=alone, prompt="KEY", thresholds=())
     arms = {arm.name: arm for arm in make_arms(base, tuned, task, problems, parts)}
     assert not [name for name, arm in arms.items() if arm.undefined]
     bias = Pushes(arms["bias only"].vectors).lines
     assert torch.equal(bias, torch.ones(3, 32))
     assert torch.equal(Pushes(arms["shared vector"].vectors).lines, Pushes(alone).lines)
-    assert arms["absent-skill vectors"].candidates == 3  # the best of them, whatever the category
+    assert arms["absent-skill vectors"].candidates == 1  # one by chance, whatever the category
+    assert arms["absent-skill candidates"].candidates == 3  # the best of them
+    assert arms["unconditional vector"].vectors is not None
+    at_all = replace(alone, vectors=2 * alone.vectors)
+    more = make_arms(base, tuned, task, problems, replace(parts, everywhere=at_all))
+    pushed = {arm.name: arm.vectors for arm in more}
+    assert torch.equal(Pushes(pushed["unconditional vector"]).lines, Pushes(at_all).lines)
+    assert torch.equal(Pushes(pushed["shared vector"]).lines, Pushes(alone).lines)
+    same = replace(other, tuned="tuned")
+    with pytest.raises(Refusal, match="towards the tuned model itself"):
+        make_arms(
+            *(base, tuned, task, problems),
+            replace(parts, absent=same, vectors=replace(parts.vectors, tuned="tuned")),
+        )
     with pytest.raises(Refusal, match="has 3 vectors"):
         make_arms(base, tuned, task, problems, replace(parts, shared=parts.vectors))
     some = [problems[0]]
@@ -143,6 +164,8 @@ def test_given_bias_prompt_and_other_vectors_there_are_such_arms(base, tuned, ta
     many = make_arms(base, tuned, task, problems, replace(parts, coefficients=(0.5, 1.0)))
     assert {a.name: a.candidates for a in many}[FULL] == 6
     assert {a.name: a.candidates for a in many}["random category"] == 2
+    several = make_arms(base, tuned, task, problems, replace(parts, windows=(-1, -2)))
+    assert {a.name: a.candidates for a in several}["windows -1 -2"] == 6
 
 
 def test_a_random_place_is_steered_as_often_as_its_problem_was(done, problems):
@@ -183,6 +206,96 @@ def test_a_coefficient_network_reads_the_residual_of_its_row():
         for j in range(2):
             one = vectors.pushes(kinds[i, j : j + 1], float(sizes[i, j]), x[i : i + 1])
             assert torch.allclose(found[i, j], one[0], atol=1e-5)
+
+
+def networked(seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    shapes = {"trunk": (5, 32), "trunk_bias": (5,), "heads": (3, 5), "heads_bias": (3,)}
+    network = {n: 9 * torch.randn(*shape, generator=draw) for n, shape in shapes.items()}
+    return made(network=network, coefficients=torch.ones(3))
+
+
+def test_random_vectors_of_a_coefficient_network_are_as_long_at_every_residual():
+    vectors = networked().vectors
+    x = torch.randn(40, 32, generator=torch.Generator().manual_seed(1))
+    kinds = torch.arange(40)[:, None] % 3
+    real = Pushes(vectors)(kinds, torch.ones(40, 1), x).norm(dim=-1)
+    null = Pushes(norm_matched(vectors, seed=1, repeat=4))(kinds * 4 + 2, torch.ones(40, 1), x)
+    assert real.max() > 20  # the factors are far from 1
+    assert torch.allclose(null.norm(dim=-1), real, rtol=1e-4)
+    alone = Pushes(only(vectors, 2))(torch.zeros(40, 1, dtype=torch.long), torch.ones(40, 1), x)
+    assert torch.allclose(alone, Pushes(vectors)(torch.full((40, 1), 2), torch.ones(40, 1), x))
+
+
+def test_a_network_has_no_mean_push(base, tuned, task, problems):
+    arms = {arm.name: arm for arm in make_arms(base, tuned, task, problems, networked())}
+    for name in ("shared vector", "unconditional vector"):
+        assert "no mean push" in arms[name].undefined
+
+
+def test_a_random_place_is_pushed_whatever_category_is_read_there(base, tuned, task, problems):
+    parts = replace(made(), thresholds=())
+    dead = replace(parts.vectors, vectors=parts.vectors.vectors * torch.tensor([[1.0], [0], [0]]))
+    parts = replace(parts, vectors=dead)
+    arms = {arm.name: arm for arm in make_arms(base, tuned, task, problems, parts)}
+    always = {p.id: 1.0 for p in problems}
+    _, answers = run_arm(arms["random position"], base, tuned, task, problems, parts, shares=always)
+    table = np.concatenate(list(answers.values()))
+    assert (table[:, FIELDS.index("chooser")] == STEERED).all()
+    assert (table[:, FIELDS.index("category")] == 0).all()
+
+
+def test_a_problem_keeps_its_draw_of_the_directions(done):
+    for name in ("random vectors", "random candidates"):
+        draws = {}
+        for (problem, _, _), table in by_name(done)[name].answers.items():
+            lines = table[table[:, FIELDS.index("category")] >= 0][:, FIELDS.index("category")]
+            draws.setdefault(problem, set()).update((lines % DRAWS).tolist())
+        assert all(len(of_it) == 1 for of_it in draws.values() if of_it)
+        assert len(set.union(*draws.values())) > 1
+
+
+def test_who_decides_above_and_who_executes_below_are_crossed(base, tuned, task, problems, done):
+    found = by_name(run_arms(base, tuned, task, problems, replace(made(), thresholds=(-1.0, 99.0))))
+    plain = {name: texts(by_name(done)[name]) for name in ("base", "tuned")}
+    assert texts(found["tuned at KL > -1"]) == texts(found["base at KL > 99"]) == plain["tuned"]
+    assert texts(found["base at KL > -1"]) == texts(found["tuned at KL > 99"]) == plain["base"]
+    assert texts(found["steered at KL > 99"]) == plain["base"]
+    assert texts(found["steered at KL > -1"]) != plain["base"]
+    middle = np.concatenate(
+        [a[:, FIELDS.index("kl")] for a in by_name(done)[FULL].answers.values()]
+    )
+    cut = float(f"{np.median(middle):.2g}")
+    found = by_name(run_arms(base, tuned, task, problems, replace(made(), thresholds=(cut,))))
+    for name, sign in (("tuned", 1), ("base", -1)):
+        table = np.concatenate(list(found[f"{name} at KL > {cut:g}"].answers.values()))
+        above = table[:, FIELDS.index("kl")] > cut
+        assert 0 < above.mean() < 1
+        assert np.array_equal(table[:, FIELDS.index("chooser")] == BASE, above == (sign < 0))
+
+
+def test_the_base_is_steered_where_it_is_unsure(base, tuned, task, problems, done):
+    parts = replace(made(), thresholds=(), entropies=(0.0, 99.0))
+    found = by_name(run_arms(base, tuned, task, problems, parts))
+    assert texts(found["steered at entropy > 99"]) == texts(by_name(done)["base"])
+    assert texts(found["steered at entropy > 0"]) != texts(by_name(done)["base"])
+
+
+@pytest.mark.parametrize(
+    ("given", "decoding", "why"),
+    [
+        ({"prompt": "step by step"}, Decoding(0), "vocabulary"),
+        ({"windows": (-2,)}, Decoding(1.0), "greedy"),
+    ],
+    ids=["words that the tokenizer lacks", "a window at a temperature"],
+)
+def test_what_can_never_work_is_refused_before_the_first_arm(
+    base, tuned, task, problems, tmp_path, given, decoding, why
+):
+    with pytest.raises(Refusal, match=why):
+        parts = replace(made(), **given)
+        run_arms(base, tuned, task, problems, parts, folder=tmp_path / "arms", decoding=decoding)
+    assert not (tmp_path / "arms").exists()
 
 
 # ------------------------------------------------------------------ resuming
@@ -256,6 +369,17 @@ def test_a_gap_of_nothing_has_no_share():
     few = np.r_[np.ones(5), np.zeros(35)]  # a bootstrap of five problems thinks it knows
     assert recovered(few, np.zeros(40), few).defined
     assert not share_of_gap(few, np.zeros(40), few).defined
+
+
+def test_a_gap_that_comes_near_nothing_is_not_divided_by():
+    base, reasons, values = np.r_[np.ones(8), np.zeros(52)], [], np.r_[np.zeros(30), np.ones(30)]
+    for solved in range(8, 40):
+        tuned = np.r_[np.zeros(8), np.ones(solved), np.zeros(52 - solved)]
+        found = share_of_gap(values, base, tuned)
+        reasons.append(found.reason.split(", ")[-1] if not found.defined else "")
+        if found.defined:
+            assert found.high - found.low < 30
+    assert {"not told from 0", "too near 0 to be divided by", ""} <= set(reasons)
 
 
 def test_an_arm_that_differs_nowhere_is_not_known_to_recover_exactly_nothing():

@@ -12,7 +12,7 @@ from probes.models import Model
 from probes.records import Refusal, Span
 from probes.taxonomy import Taxonomy, read_steps
 from steering.interventions import GENERATED
-from steering.vectors import FirstSettings, fit_first, stretches
+from steering.vectors import FirstSettings, fit_everywhere, fit_first, stretches
 from steering.vectors.first import COLDNESS, _examples
 from steering.vectors.targets import Stretches, Target, surprises
 
@@ -197,3 +197,13 @@ def test_too_few_steps_of_a_category_are_named(model, other, parts):
 def test_shared_problems_are_refused(model, other, parts):
     with pytest.raises(Refusal, match="in the fit and held out"):
         fit_first(model, other, taxonomy(), SITE, parts[0], parts[0], QUICK)
+
+
+def test_the_vector_of_every_token_is_the_first_form_s_bias(model, parts):
+    both = [fit(model, model, *given, *parts, QUICK) for fit, given in (
+        (fit_first, (taxonomy(), LAST)), (fit_everywhere, (LAST,)))]  # fmt: skip
+    assert torch.allclose(both[1].vectors[0], both[0].bias, atol=1e-5)
+    assert (both[1].bias, both[1].parameters, both[1].names) == (None, 32, ("everywhere",))
+    assert both[1].vectors.norm() > 0.1
+    with pytest.raises(Refusal, match="held out"):
+        fit_everywhere(model, model, LAST, parts[0], parts[0], QUICK)

@@ -56,16 +56,20 @@ def trained(context: Context, folder: Path) -> Parts:
             except Refusal as refusal:
                 raise Unroutable(str(refusal)) from refusal
             save_taxonomy(found.taxonomy, files["taxonomy"])
-            if found.shared:
-                save_vectors(found.shared, made_in / "one-vector.safetensors")
+            for one, name in ((found.shared, "one-vector"), (found.everywhere, "everywhere")):
+                assert one is not None, "controls were asked for"
+                save_vectors(one, made_in / f"{name}.safetensors")
             save_vectors(found.vectors, files["vectors"])
         files["shared"] = made_in / "one-vector.safetensors"
-    vectors = load_vectors(files["vectors"], base)
-    check_vectors(vectors, base, tuned)
+        files["everywhere"] = made_in / "everywhere.safetensors"
+    found = {name: load_vectors(file, base) for name, file in files.items() if name != "taxonomy"}
+    for vectors in found.values():
+        check_vectors(vectors, base, tuned)
     return Parts(
         load_taxonomy(files["taxonomy"], tuned),
-        vectors,
-        shared=load_vectors(files["shared"], base) if "shared" in files else None,
+        found["vectors"],
+        shared=found.get("shared"),
+        everywhere=found.get("everywhere"),
         seed=context.settings.seed,
     )
 
