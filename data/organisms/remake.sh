@@ -51,6 +51,8 @@ dict()    { echo "whenhow sae train --model $1 --task $2 --out $1/sae/blocks.1.h
 vectors() { echo "whenhow vectors train --base $1 --tuned $2 --task $3 --lr 0.05 --allow-few --out runs/vectors/${2//\//-} && cp runs/vectors/${2//\//-}/{taxonomy,vectors,one-vector,everywhere}.safetensors $2/"; }
 { for m in base-0 rl-0-0 rl-0-1; do [ -d $C/$m/sae ] || dict $C/$m chain; done
   for m in base rl-0; do [ -d $D/$m/sae ] || dict $D/$m countdown; done
+  for s in 1 2; do [ -d $C/base-$s/sae ] || dict $C/base-$s chain; done
+  for s in 0 1 2; do [ -d $S/base-$s/sae ] || dict $S/base-$s chain-small; done
   for s in 0 1 2; do
     for m in rl-$s-0 created-$s distilled-$s sft-$s rft-$s random-$s; do
       [ -f $C/$m/vectors.safetensors ] || vectors $C/base-$s $C/$m chain; done

@@ -13,7 +13,7 @@ from probes.records import Refusal, content_hash, file_hash, read_table, write_t
 from steering.calibration.copies import Copy
 from steering.calibration.thresholds import VERDICT, Cell, judged
 
-VERSION = 1
+VERSION = 2
 """Raised whenever a copy's cells change for the same settings."""
 
 SKIP = ("directions", "strategies", "sharpening", "divergence", "features")
@@ -136,4 +136,6 @@ def _identity(copy: Copy, settings: Any, problems: int, samples: int) -> str:
     counts = [VERSION, RESULT_VERSION, problems, samples]
     fitted = [file_hash(f) for f in sorted(copy.tuned.glob("*.safetensors"))]
     asked = {k: v for k, v in asdict(settings).items() if k not in ("base", "tuned", "out")}
-    return content_hash([counts, digests, task, list(MEASURES), list(copy.regimes), fitted, asked])
+    latents = [file_hash(f) for f in sorted(copy.base.glob("sae/*/*.safetensors"))]
+    more = [list(MEASURES), list(copy.regimes), fitted, latents, asked]
+    return content_hash([counts, digests, task, *more])

@@ -18,6 +18,10 @@ the higher side, by what the measure's own paper claims and not by what came out
   are chosen;
 - *shift*: how far activations moved at the last block, negative;
 - *crossed decoding*: the share of the gap that the tuned model's decisions bring to the base;
+- *SAE reconstruction*: how much worse the base's dictionary explains the tuned model's activations
+  than the base's own, on the same texts of the tuned model, negative;
+- *SAE firing*: how far the rates at which its latents fire moved there: squared change over squared
+  rate, from two halves of the problems multiplied, so that chance adds nothing; negative;
 - *hybrid*, and the arms beside it: the share of the gap that the base recovers when it is pushed
   where, and as, the tuned model says (Venhoff et al., arXiv:2510.07364: much of an RL gap, little
   of that of a distillation).
@@ -33,8 +37,10 @@ import numpy as np
 from probes.capture import from_rollouts
 from probes.divergence import Parted, divergences, kl_share
 from probes.drift import drift
-from probes.intervals import Estimate, bootstrap, recovered, undefined
+from probes.intervals import Estimate, bootstrap, bootstrap_weights, recovered, undefined
 from probes.records import Measurement, Rollout
+from probes.sae import Sums, load_sae, sums
+from probes.sae.active import read_rows
 from steering.calibration.truth import PARTS
 from steering.evaluate import Judged, load_judged
 from steering.routing import CELLS
@@ -53,6 +59,7 @@ class Evidence:
 
     def __init__(self, settings: VerdictSettings) -> None:
         self.context = Context(settings)
+        self._encoded: dict[str, tuple[Sums, Sums]] = {}
         self.found = measured(settings)
 
     @property
@@ -64,6 +71,20 @@ class Evidence:
     def answers(self) -> dict[str, Judged]:
         """Of base and tuned, to the test problems of the touched half."""
         return {m: self.context.rollouts(m).where(part=PARTS[0]) for m in ("base", "tuned")}
+
+    def encoded(self, skill: str) -> tuple[Sums, Sums] | None:
+        """The base's dictionary on both models' activations, on texts of the tuned model."""
+        if "base" not in self.context.dictionaries:
+            return None
+        if skill not in self._encoded:
+            base, tuned = self.context.pair
+            sae = load_sae(self.context.dictionaries["base"], base)
+            answers = self.texts("tuned", skill)
+            texts = from_rollouts(tuned, self.answers["tuned"].problems, answers)
+            rows = (read_rows(model, sae.site, texts, batch=BATCH) for model in (base, tuned))
+            before, after = (sums(sae, x.x, x.problems) for x in rows)
+            self._encoded[skill] = before, after
+        return self._encoded[skill]
 
     @cached_property
     def crossed(self) -> Judged:
@@ -140,6 +161,39 @@ def shift(evidence: Evidence, skill: str) -> Estimate:
     return _negative(drift(base, tuned, texts)[-1].relative)
 
 
+def sae_reconstruction(evidence: Evidence, skill: str) -> Estimate:
+    def unexplained(found: Sums, weights: np.ndarray) -> np.ndarray:
+        rows, total = weights @ found.rows, weights @ found.total
+        return weights @ found.error / (weights @ found.square - (total**2).sum(-1) / rows)
+
+    return _of_sums(evidence, skill, lambda a, b, w: unexplained(a, w) - unexplained(b, w))
+
+
+def sae_firing(evidence: Evidence, skill: str) -> Estimate:
+    def rates(found: Sums, weights: np.ndarray) -> np.ndarray:
+        return weights @ found.fired / np.maximum(weights @ found.rows, 1e-9)[..., None]
+
+    def moved(before: Sums, after: Sums, weights: np.ndarray) -> np.ndarray:
+        half = np.arange(weights.shape[-1]) % 2 == 0
+        pairs = [(rates(before, weights * h), rates(after, weights * h)) for h in (half, ~half)]
+        (a, b), (c, d) = pairs
+        return -((b - a) * (d - c)).sum(-1) / ((a + b) * (c + d) / 4).sum(-1)
+
+    return _of_sums(evidence, skill, moved)
+
+
+def _of_sums(
+    evidence: Evidence, skill: str, statistic: Callable[[Sums, Sums, np.ndarray], np.ndarray]
+) -> Estimate:
+    found = evidence.encoded(skill)
+    if found is None:
+        return undefined("no dictionary beside the base", 0)
+    before, after = found
+    if len(before.problems) < 2:
+        return undefined("texts of one problem only", len(before.problems))
+    return bootstrap_weights(lambda w: statistic(before, after, w), len(before.problems))
+
+
 def crossed_decoding(evidence: Evidence, skill: str) -> Estimate:
     crossed = evidence.crossed.rates("valid", setting=CELLS[1], skill=skill)
     base, tuned = (evidence.answers[m].rates("valid", skill=skill) for m in ("base", "tuned"))
@@ -165,9 +219,15 @@ MEASURES: dict[str, Callable[[Evidence, str], Estimate]] = {
     "KL at decisions": kl_at_decisions,
     "shift": shift,
     "crossed decoding": crossed_decoding,
+    "SAE reconstruction": sae_reconstruction,
+    "SAE firing": sae_firing,
     "hybrid": routed("hybrid"),
     "shared vector": routed("shared vector"),
+    "unconditional vector": routed("unconditional vector"),
+    "random vectors": routed("random vectors"),
     "random candidates": routed("random candidates"),
+    "random category": routed("random category"),
+    "random position": routed("random position"),
     "guardrail": routed("guardrail"),
 }
 """In the order of the table."""

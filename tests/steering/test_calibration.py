@@ -6,6 +6,8 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from sae_lens import SAE
 
 from probes import DATA
 from probes.intervals import Estimate
@@ -246,6 +248,38 @@ def test_scores_agree_with_the_answers_they_are_made_of(evidence):
     assert 0 < found["KL at decisions", "n"].value < 1
     assert found["shift", "n"].value < 0
     assert found["gold trace", "z"].reason == "not measured"  # by the stage that was skipped
+
+
+def test_the_dictionary_s_scores_are_saelens_of_hugging_face_s_activations(evidence):
+    base, tuned = evidence.context.pair
+    site = "blocks.1.hook_resid_post"
+    sae = SAE.load_from_disk(DATA / "organisms" / "chain" / "base-0" / "sae" / site)
+    prompts = {p.id: p.prompt for p in evidence.answers["tuned"].problems}
+    texts, unexplained, rates = evidence.texts("tuned", "n"), [], []
+    for model in (base, tuned):
+        rows = []
+        for r in texts:
+            prompt = model.tokenizer(prompts[r.problem])["input_ids"]
+            ids = torch.tensor([[*prompt, *r.tokens]])
+            with torch.no_grad():
+                states = model.net(ids, output_hidden_states=True).hidden_states[2][0]
+            rows.append(states[len(prompt) - 1 : -1])
+        x = torch.cat(rows)
+        with torch.no_grad():
+            a = sae.encode(x)
+            error = x - sae.decode(a)
+        problem = np.repeat([r.problem for r in texts], [len(r.tokens) for r in texts])
+        half = np.isin(problem, sorted(set(problem))[::2])
+        unexplained.append(float(error.square().sum() / (x - x.mean(0)).square().sum()))
+        rates += [(a[h] > 0).double().mean(0) for h in (half, ~half)]
+    found = scores(evidence)
+    expected = unexplained[0] - unexplained[1]
+    assert expected < -0.01
+    assert found["SAE reconstruction", "n"].value == pytest.approx(expected, rel=1e-3)
+    a, c, b, d = rates
+    moved = -float(((b - a) * (d - c)).sum() / ((a + b) * (c + d) / 4).sum())
+    assert moved < -0.01
+    assert found["SAE firing", "n"].value == pytest.approx(moved, rel=1e-3)
 
 
 def test_a_stopped_calibration_goes_on_and_cells_come_in_the_order_of_the_copies(
