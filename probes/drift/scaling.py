@@ -73,6 +73,14 @@ class Scaling:
             return undefined("it fires in too few rows", len(self.square))
         return ratio(self.other[target][:, latent], self.own[target][:, latent], seed=seed)
 
+    def halves(self) -> tuple["Scaling", "Scaling"]:
+        """The same latents on every other problem, and on the rest: to choose on, and to report."""
+        return self._where(slice(0, None, 2)), self._where(slice(1, None, 2))
+
+    def _where(self, some: slice) -> "Scaling":
+        own, other = ({t: x[some] for t, x in of.items()} for of in (self.own, self.other))
+        return Scaling(own, other, self.square[some], self.known)
+
     def median(self, target: Target = "reconstruction", *, seed: int = 0) -> Estimate:
         """The middle nu of all latents, with its interval over problems."""
         return self._over(lambda nu: np.median(nu, axis=-1), target, seed)

@@ -28,9 +28,6 @@ CONFIG, WEIGHTS, FEATURES = "cfg.json", "sae_weights.safetensors", "features.par
 FACTS = "whenhow"
 """Key of our facts in the metadata of cfg.json."""
 
-UNFOLDED = ("layer_norm", "constant_norm_rescale")
-"""Normalisations of each row that no weight can hold."""
-
 
 def load_sae(
     folder: str | Path, model: Model | None = None, *, device: str | torch.device | None = None
@@ -55,10 +52,13 @@ def load_sae(
     site = config.metadata.hook_name or said.get("hook_name")
     if kind not in KINDS or not hasattr(loaded, "b_enc"):
         raise Refusal(f"{folder} is a {kind} dictionary; what runs here is {', '.join(KINDS)}.")
-    if config.normalize_activations in UNFOLDED or config.reshape_activations != "none":
+    if config.normalize_activations != "none" or config.reshape_activations != "none":
+        # SAELens scales by some of these in its training loader only, and folds it in when asked:
+        # such a dictionary would run here on activations of another size.
         raise Refusal(
             f"{folder} normalises or reshapes each activation ({config.normalize_activations}, "
-            f"{config.reshape_activations}) before encoding, which is not supported."
+            f"{config.reshape_activations}) before encoding, which is not supported. An average "
+            f"scale can be folded into the weights: fold_activation_norm_scaling_factor in SAELens."
         )
     if not site:
         raise Refusal(f"{folder}/{CONFIG} names no site: its metadata has no hook_name.")
@@ -66,6 +66,8 @@ def load_sae(
     if getattr(config, "rescale_acts_by_decoder_norm", False):
         loaded.fold_W_dec_norm()  # the same function, with tensors that mean what they say
     facts = dict(config.metadata.get(FACTS) or {})
+    if not facts and config.metadata.model_name:
+        facts = {"model": str(config.metadata.model_name)}
     found = Sae(
         site=site,
         folder=folder,
@@ -90,7 +92,8 @@ def check_fits(sae: Sae, model: Model) -> None:
     """Refuse a dictionary that isn't of this model.
 
     Raises:
-        Refusal: no such layer, another width, or the digest of another model.
+        Refusal: no such layer, another width, the digest of another model or, where there is none,
+            its name.
     """
     layer_index(parse_site(sae.site)[0], model.depth)
     if sae.width != model.width:
@@ -103,6 +106,12 @@ def check_fits(sae: Sae, model: Model) -> None:
         raise Refusal(
             f"{sae.folder} was trained on {whose} (digest {sae.model[:12]}), and {model.name} is "
             f"{model.digest[:12]}: other weights, other latents. Train one on this model."
+        )
+    named = str(sae.facts.get("model", ""))
+    if not sae.model and named and Path(named).name.lower() != Path(model.name).name.lower():
+        raise Refusal(
+            f"{sae.folder} says that it is of {named}, and this is {model.name}. If they are one "
+            f"model under two names, write this one into model_name in the metadata of {CONFIG}."
         )
 
 

@@ -54,7 +54,8 @@ class Sae:
     subtracts_bias: bool
     """Whether the decoder's bias is taken off before encoding (`apply_b_dec_to_input`)."""
     facts: dict[str, Any] = field(default_factory=dict)
-    """What was said when it was trained (task, data, settings, measures); {} of a foreign one."""
+    """What was said when it was trained (task, data, settings, measures); of a foreign
+    one only "model", the name that SAELens wrote."""
     features: tuple[Feature, ...] = ()
     """A line a latent, () where the folder has no such table."""
 

@@ -290,9 +290,10 @@ def said(fact: dict[str, float]) -> str:
     return f"{fact['value']:.4g} [{fact['low']:.4g}, {fact['high']:.4g}]"
 
 
+NU = ("median", "below 0.5")
 WHOLE = ("fvu", "l0", "dead", "label rate", "feature discoveries", "feature discoveries, shuffled")
-CHANGE = ("firing discoveries", "nu median", "nu below 0.5")
-BEST = ("reason score", "feature auc", "feature precision", "firing shift", "nu")
+CHANGE = ("firing discoveries", *(f"nu {of}{what}" for of in ("", "on error ") for what in NU))
+BEST = ("reason score", "feature auc", "feature precision", "firing shift", "nu", "nu on error")
 """What the tables show: of a dictionary, of the change, and of single latents."""
 
 

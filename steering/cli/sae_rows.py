@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probes.drift.features import firing_shift, fvu_table
-from probes.drift.scaling import Scaling, latent_scaling
+from probes.drift.scaling import Scaling, Target, latent_scaling
 from probes.intervals import Estimate, undefined
 from probes.measurements import point, row
 from probes.models import Model, check_pair
@@ -39,6 +39,7 @@ def score(asked: "SaeScore", tick: Tick) -> list[Measurement]:
     if asked.tuned_sae:
         parts.append(load_part("tuned", asked.tuned_sae, asked.tuned, asked))
     copies = [load_part(Path(beside(f, "")).name, f, "", asked) for f in asked.null]
+    check_nulls(parts, copies)
     for other in [*parts[1:], *copies]:
         check_pair(first.model, other.model)
         if other.sae.site != first.sae.site:
@@ -57,6 +58,26 @@ def score(asked: "SaeScore", tick: Tick) -> list[Measurement]:
             x = {p.name: read_rows(p.model, p.sae.site, found.texts) for p in [*parts, *copies]}
             rows += compared(asked, parts, copies, x, f"{part.name}'s texts", tick)
     return rows
+
+
+def check_nulls(parts: Sequence[Part], copies: Sequence[Part]) -> None:
+    """Refuse nulls that would say nothing: one of the models itself, or two of one name.
+
+    Raises:
+        Refusal: with the names.
+    """
+    names = [part.name for part in [*parts, *copies]]
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise Refusal(
+            f"--null: two models would be called {twice[0]!r} in tables; rename a folder."
+        )
+    own = {part.model.digest: part.name for part in parts}
+    for copy in copies:
+        if copy.model.digest in own:
+            raise Refusal(
+                f"--null {copy.name} is the {own[copy.model.digest]} model itself: a null is "
+                f"another seed of its tuning."
+            )
 
 
 def of_one(asked: "SaeScore", part: Part, found: Answers, x: Rows, tick: Tick) -> list[Measurement]:
@@ -184,25 +205,37 @@ def shift_rows(
     return rows
 
 
+TARGETS: tuple[tuple[Target, str], ...] = (("reconstruction", "nu"), ("error", "nu on error"))
+"""What beta is fitted on, and how its nu is called."""
+
+
 def nu_rows(
     asked: "SaeScore", found: Scaling, own: Part, other: Part, about: dict[str, Any]
 ) -> list[Measurement]:
-    """Nu of every latent, with intervals of the lowest, and of all together."""
+    """Nu of every latent, with intervals of the lowest, and of all together.
+
+    The lowest are chosen on one half of the problems and reported on the other: on the problems
+    that chose them they would look lower than they are.
+    """
     model, n = f"{other.name} / {own.name}", len(found.square)
-    count = f"{int(found.known.sum())} latents"
-    rows = [
-        row("nu median", found.median(seed=asked.seed), model=model, note=count, **about),
-        row("nu below 0.5", found.share_below(seed=asked.seed), model=model, note=count, **about),
-    ]
-    nu = found.nu()
-    known = np.flatnonzero(np.isfinite(nu))
-    lowest = set(known[np.argsort(nu[known], kind="stable")][: asked.top].tolist())
-    for latent in known.tolist():
-        at: dict[str, Any] = {**about, "model": model, "x": float(latent)}
-        if latent in lowest:
-            rows.append(row("nu", found.nu_interval(latent, seed=asked.seed), **at))
-        else:
-            rows.append(point("nu", float(nu[latent]), n, **at))
+    count, rows = f"{int(found.known.sum())} latents", []
+    choosing, reporting = found.halves()
+    for target, name in TARGETS:
+        over: dict[str, Any] = {"model": model, "note": count, **about}
+        rows.append(row(f"{name} median", found.median(target, seed=asked.seed), **over))
+        below = found.share_below(target=target, seed=asked.seed)
+        rows.append(row(f"{name} below 0.5", below, **over))
+        nu, first = found.nu(target), choosing.nu(target)
+        known = np.flatnonzero(np.isfinite(first))
+        lowest = set(known[np.argsort(first[known], kind="stable")][: asked.top].tolist())
+        for latent in np.flatnonzero(np.isfinite(nu)).tolist():
+            at: dict[str, Any] = {**about, "model": model, "x": float(latent)}
+            if latent in lowest:
+                told = reporting.nu_interval(latent, target, seed=asked.seed)
+                at["note"] = "chosen on the other half of the problems" if told.defined else ""
+                rows.append(row(name, told, **at))
+            else:
+                rows.append(point(name, float(nu[latent]), n, **at))
     return rows
 
 

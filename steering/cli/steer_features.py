@@ -106,6 +106,8 @@ def measured(asked: SaeSteer) -> "list[Measurement]":
     from steering.verdict.context import load_on
 
     sae = load_sae(asked.sae)
+    if wrong := [i for i in asked.latents if not 0 <= i < sae.latents]:
+        raise Refusal(f"latent {wrong[0]} is not one of the {sae.latents} of {asked.sae}.")
     model = load_on(beside(asked.sae, asked.model), asked.device, asked.dtype)
     sae = load_sae(asked.sae, None if asked.foreign else model, device=model.device)
     task, vocabulary = task_of(Part("model", model, sae), asked.task), model.tokenizer.get_vocab()

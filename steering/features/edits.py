@@ -136,4 +136,4 @@ class FeatureEdit:
         Raises:
             Refusal: with what is what.
         """
-        check_fits(replace(self.sae, model="") if self.foreign else self.sae, model)
+        check_fits(replace(self.sae, model="", facts={}) if self.foreign else self.sae, model)

@@ -258,9 +258,17 @@ def test_a_dictionary_of_another_model_width_or_layer_is_refused(trained, tokeni
     foreign("gated", tmp_path / "gated")
     with pytest.raises(Refusal, match=r"is a gated dictionary"):
         load_sae(tmp_path / "gated")
-    foreign("standard", tmp_path / "normed", normalize_activations="layer_norm")
-    with pytest.raises(Refusal, match=r"layer_norm"):
-        load_sae(tmp_path / "normed")
+    for how in ("layer_norm", "constant_norm_rescale", "expected_average_only_in"):
+        foreign("standard", tmp_path / how, normalize_activations=how)
+        with pytest.raises(Refusal, match=how):
+            load_sae(tmp_path / how)
+    foreign("standard", tmp_path / "named")
+    with pytest.raises(Refusal, match="says that it is of foreign, and this is tiny"):
+        load_sae(tmp_path / "named", tiny(tokenizer))
+    config = json.loads((tmp_path / "named" / "cfg.json").read_text())
+    config["metadata"]["model_name"] = "maker/Tiny"
+    (tmp_path / "named" / "cfg.json").write_text(json.dumps(config))
+    assert load_sae(tmp_path / "named", tiny(tokenizer)).facts == {"model": "maker/Tiny"}
     with pytest.raises(Refusal, match="width 5 for a dictionary of width 16"):
         trained.encode(torch.zeros(2, 5))
     with pytest.raises(Refusal, match="3 latents for a dictionary of 24"):

@@ -117,10 +117,24 @@ def test_score_compares_with_a_tuned_model_and_a_null(folders, tmp_path, capsys,
         "tuned / m2",
         "m2 / base",
     }
+    assert {r["model"] for r in rows if r["measure"] == "nu on error median"} == models
+    told = [r for r in rows if r["measure"] == "nu" and "other half" in r["note"]]
+    assert told
+    assert all(r["n"] == 12 for r in told)  # of 24 problems, those that did not choose
     table = [r for r in rows if r["measure"] == "fvu" and r["kind"]]
     assert len(table) == 2 * 3 * 3
     assert {r["setting"] for r in table} == {"base's texts", "tuned's texts"}
     assert {r["model"] for r in rows if r["measure"] == "firing shift"} >= {"tuned - base"}
+
+
+def test_a_null_that_says_nothing_is_refused(folders, tmp_path, capsys):
+    base, tuned, null = (f / "sae" / SITE for f in folders)
+    pair = ("sae", "score", "--sae", base, "--tuned-sae", tuned, "--out", tmp_path / "s", "--null")
+    assert run(*pair, tuned) == 2
+    assert "is the tuned model itself" in capsys.readouterr().err
+    assert run(*pair, null, null) == 2
+    assert "two models would be called 'm2'" in capsys.readouterr().err
+    assert not (tmp_path / "s").exists()
 
 
 def test_a_model_against_itself_moved_nothing_and_shares_everything(folders, tmp_path, capsys):

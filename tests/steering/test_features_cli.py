@@ -57,7 +57,7 @@ def test_another_models_latent_is_refused_unless_it_is_meant(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--latents", 100000), "latent 100000 is not in"),
+        (("--latents", 100000), "latent 100000 is not one of the 512"),
         (("--latents", 3, "--problems", 1), "at least 2"),
         (("--latents", 3, "--ending", "fin"), "--ending fin: no token of"),
         (("--latents", 3, "--op", "add", "--strengths", 0), "add of strength 0"),
