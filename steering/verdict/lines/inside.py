@@ -35,9 +35,10 @@ def routing(rows: Sequence[Measurement]) -> list[Line]:
         if r is None:
             continue
         nulls = {n: arms[n] for n in NULLS if n in arms and not math.isnan(arms[n].value)}
-        beside = {n: arms[n] for n in (*NULLS[:4], *CEILINGS) if n in arms}
-        control = ", ".join(f"{name} {said(o)}" for name, o in beside.items())
         level = [name for name in nulls if not _ahead(rows, name, part)]
+        shown = [n for n in NULLS if n in NULLS[:4] or n in level]
+        beside = {n: arms[n] for n in (*shown, *CEILINGS) if n in arms}
+        control = ", ".join(f"{name} {said(o)}" for name, o in beside.items())
         speaks = f"not beyond {', '.join(level)}" if level else "deployable where the tuned says"
         if math.isnan(r.value):
             speaks = "undefined"
