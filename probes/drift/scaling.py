@@ -91,6 +91,33 @@ class Scaling:
         """Share of the latents whose nu is below a bound, with its interval over problems."""
         return self._over(lambda nu: (nu < bound).mean(axis=-1), target, seed)
 
+    def share_beyond(
+        self,
+        null: "Scaling",
+        bound: float = BELOW,
+        target: Target = "reconstruction",
+        *,
+        seed: int = 0,
+    ) -> Estimate:
+        """Share of the latents below a bound here, less the share in a null; paired by problem.
+
+        Raises:
+            Refusal: a null of other problems or another dictionary.
+        """
+        if self.square.shape != null.square.shape or not np.allclose(self.square, null.square):
+            raise Refusal("shares of different texts or dictionaries can't be paired.")
+        if not self.known.any():
+            return undefined("no latent fires often enough", len(self.square))
+        of = [(s.other[target][:, self.known], s.own[target][:, self.known]) for s in (self, null)]
+
+        def statistic(weights: np.ndarray) -> np.ndarray:
+            here, there = (
+                ((weights @ other) / (weights @ own) < bound).mean(axis=-1) for other, own in of
+            )
+            return here - there
+
+        return bootstrap_weights(statistic, len(self.square), seed=seed)
+
     def explained(self, latent: int, *, seed: int = 0) -> Estimate:
         """The other model's beta itself, with its interval over problems."""
         other, square = self.other["reconstruction"][:, latent], self.square[:, latent]

@@ -28,6 +28,13 @@ CONFIG, WEIGHTS, FEATURES = "cfg.json", "sae_weights.safetensors", "features.par
 FACTS = "whenhow"
 """Key of our facts in the metadata of cfg.json."""
 
+FOLDS = {
+    "expected_average_only_in": "fold_activation_norm_scaling_factor",
+    "covariance_whitening": "fold_activation_whitening",
+}
+"""What in SAELens folds a normalisation into the weights; the others depend on the row, and no
+weight can hold them."""
+
 
 def load_sae(
     folder: str | Path, model: Model | None = None, *, device: str | torch.device | None = None
@@ -52,14 +59,7 @@ def load_sae(
     site = config.metadata.hook_name or said.get("hook_name")
     if kind not in KINDS or not hasattr(loaded, "b_enc"):
         raise Refusal(f"{folder} is a {kind} dictionary; what runs here is {', '.join(KINDS)}.")
-    if config.normalize_activations != "none" or config.reshape_activations != "none":
-        # SAELens scales by some of these in its training loader only, and folds it in when asked:
-        # such a dictionary would run here on activations of another size.
-        raise Refusal(
-            f"{folder} normalises or reshapes each activation ({config.normalize_activations}, "
-            f"{config.reshape_activations}) before encoding, which is not supported. An average "
-            f"scale can be folded into the weights: fold_activation_norm_scaling_factor in SAELens."
-        )
+    _check_plain(folder, config.normalize_activations, config.reshape_activations)
     if not site:
         raise Refusal(f"{folder}/{CONFIG} names no site: its metadata has no hook_name.")
     parse_site(site)
@@ -181,6 +181,21 @@ def _config(folder: Path) -> dict[str, Any]:
     if not isinstance(said, dict):
         raise Refusal(f"{folder / CONFIG} is damaged: it holds no settings.")
     return said
+
+
+def _check_plain(folder: Path, normalise: str, reshape: str) -> None:
+    """Refuse a dictionary that isn't of the activations as they are."""
+    if (normalise, reshape) == ("none", "none"):
+        return
+    # SAELens scales by an average or whitens in its training loader only, so such a dictionary
+    # would run here on activations of another size. By the row it does in encode, but then latents
+    # are of another size in each row, and no edit of a single one says what it adds.
+    fold = FOLDS.get(normalise)
+    todo = f" Fold it into the weights first ({fold} in SAELens) and save it again." if fold else ""
+    raise Refusal(
+        f"{folder} normalises or reshapes each activation ({normalise}, {reshape}) before "
+        f"encoding, which is not supported.{todo}"
+    )
 
 
 def _load(folder: Path, device: str) -> Any:

@@ -14,6 +14,7 @@ from probes.records import Refusal
 from probes.sae import Sae, load_sae
 from probes.sae.active import Active
 from probes.sae.reason import word_marks
+from probes.sae.train import is_held
 from probes.tasks import Task, decisions, load_task
 from steering.evaluate import Judged, evaluate
 from steering.verdict.context import load_on
@@ -97,6 +98,20 @@ def answers(
         progress=tick,
     )
     return Answers(task, judged, tuple(from_rollouts(model, judged.problems, judged.rollouts)))
+
+
+def check_held(task: Task, problems: int, share: float) -> None:
+    """Refuse so few problems to train on that fewer than two would be measured on.
+
+    Raises:
+        Refusal: how many are held out, by the hash of their names.
+    """
+    held = is_held(np.array([p.id for p in task.problems("tune", problems)]), share)
+    if held.sum() < 2:
+        raise Refusal(
+            f"of {problems} problems the hash of their names holds out {held.sum()} to measure on, "
+            f"and two is the least: give more problems."
+        )
 
 
 def beside(folder: Path, given: str) -> str:

@@ -75,6 +75,35 @@ def test_a_direction_that_the_other_lacks_has_nu_0_and_a_shared_one_1(sae, ortho
     assert scaled.nu_interval(0).low == pytest.approx(1, abs=1e-4)
 
 
+def test_a_share_is_compared_with_a_nulls_problem_by_problem(sae, orthonormal):
+    """Noise that both others share doesn't hide that one of them lacks a latent more."""
+    f, rng = amounts(), np.random.default_rng(3)
+    own, shared = placed(f @ orthonormal + BIAS), rng.random(30).repeat(20) < 0.5
+    lacking = f.copy()
+    lacking[shared, :4] = 0  # in half of the problems: nu is about a half, above or below
+    lost = lacking.copy()
+    lost[:, 7] = 0
+    null, base = (latent_scaling(sae, own, placed(x @ orthonormal)) for x in (lacking, lost))
+    apart, beyond = base.share_below(), base.share_beyond(null)
+    assert beyond.value == pytest.approx(apart.value - null.share_below().value)
+    assert beyond.low > 0
+    assert not apart.low > null.share_below().high  # as two intervals they overlap
+    assert (null.share_beyond(null).low, null.share_beyond(null).high) == (0, 0)
+    with pytest.raises(Refusal, match="can't be paired"):
+        base.share_beyond(base.halves()[0])
+
+
+def test_halves_have_each_problem_once(sae, orthonormal):
+    x = placed(amounts() @ orthonormal)
+    whole = latent_scaling(sae, x, x)
+    first, second = whole.halves()
+    assert len(first.square) == len(second.square) == 15
+    for of in ("own", "other"):
+        for target in ("reconstruction", "error"):
+            a, b, both = (getattr(s, of)[target].sum(0) for s in (first, second, whole))
+            assert a + b == pytest.approx(both)
+
+
 def test_it_goes_both_ways(sae, orthonormal):
     f = amounts()
     more = f.copy()

@@ -258,10 +258,6 @@ def test_a_dictionary_of_another_model_width_or_layer_is_refused(trained, tokeni
     foreign("gated", tmp_path / "gated")
     with pytest.raises(Refusal, match=r"is a gated dictionary"):
         load_sae(tmp_path / "gated")
-    for how in ("layer_norm", "constant_norm_rescale", "expected_average_only_in"):
-        foreign("standard", tmp_path / how, normalize_activations=how)
-        with pytest.raises(Refusal, match=how):
-            load_sae(tmp_path / how)
     foreign("standard", tmp_path / "named")
     with pytest.raises(Refusal, match="says that it is of foreign, and this is tiny"):
         load_sae(tmp_path / "named", tiny(tokenizer))
@@ -269,10 +265,46 @@ def test_a_dictionary_of_another_model_width_or_layer_is_refused(trained, tokeni
     config["metadata"]["model_name"] = "maker/Tiny"
     (tmp_path / "named" / "cfg.json").write_text(json.dumps(config))
     assert load_sae(tmp_path / "named", tiny(tokenizer)).facts == {"model": "maker/Tiny"}
+    del config["metadata"]["model_name"]
+    (tmp_path / "named" / "cfg.json").write_text(json.dumps(config))
+    assert load_sae(tmp_path / "named", tiny(tokenizer)).facts == {}
     with pytest.raises(Refusal, match="width 5 for a dictionary of width 16"):
         trained.encode(torch.zeros(2, 5))
     with pytest.raises(Refusal, match="3 latents for a dictionary of 24"):
         trained.decode(torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize(
+    ("how", "todo"),
+    [
+        ("expected_average_only_in", "fold_activation_norm_scaling_factor"),
+        ("covariance_whitening", "fold_activation_whitening"),
+        ("layer_norm", "not supported.$"),
+        ("constant_norm_rescale", "not supported.$"),
+        ("zscore", "can't make a dictionary"),
+    ],
+)
+def test_a_dictionary_of_scaled_activations_is_refused_with_what_to_do(how, todo, tmp_path):
+    config = foreign("standard", tmp_path / "sae") / "cfg.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"normalize_activations": how}))
+    with pytest.raises(Refusal, match=how) as refused:
+        load_sae(tmp_path / "sae")
+    assert re.search(todo, str(refused.value))
+
+
+def test_a_scale_that_is_folded_or_not_said_is_none(tmp_path):
+    given = {"normalize_activations": "expected_average_only_in"}
+    sae = SAE.load_from_disk(foreign("standard", tmp_path / "scaled", **given))
+    sae.fold_activation_norm_scaling_factor(3.0)
+    sae.save_model(tmp_path / "folded")
+    x = torch.randn(20, D)
+    folded = load_sae(tmp_path / "folded")
+    torch.testing.assert_close(folded.encode(x), sae.encode(x), rtol=1e-5, atol=1e-5)
+    config = tmp_path / "folded" / "cfg.json"
+    said = json.loads(config.read_text())
+    del said["normalize_activations"]
+    config.write_text(json.dumps(said))
+    assert torch.equal(load_sae(tmp_path / "folded").encode(x), folded.encode(x))
 
 
 def damaged(folder, how):

@@ -2,17 +2,22 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from sae_lens import SAE
 
-from probes.models import new_llama, new_tokenizer, save
+from probes.drift.scaling import Scaling
+from probes.models import load, new_llama, new_tokenizer, save
 from probes.plots.features import FEATURES
 from probes.records import Measurement, read_table
 from probes.sae import load_sae
 from probes.tasks import load_task
 from steering import cli
 from steering.cli.sae import SaeTrain, command
+from steering.cli.sae_reading import Part
+from steering.cli.sae_rows import nu_rows
 
 SITE = "blocks.1.hook_resid_post"
 SMALL = ("--latents", 24, "--k", 3, "--steps", 30, "--batch", 64, "--problems", 30, "--samples", 2)
@@ -127,6 +132,22 @@ def test_score_compares_with_a_tuned_model_and_a_null(folders, tmp_path, capsys,
     assert {r["model"] for r in rows if r["measure"] == "firing shift"} >= {"tuned - base"}
 
 
+def test_the_lowest_nu_is_reported_on_problems_that_did_not_choose_it(folders):
+    """Where every nu is 1 and the rest is noise, the lowest that is reported is 1 too."""
+    rng = np.random.default_rng(0)
+    ones = np.ones((40, 400))
+    noisy = {target: 1 + rng.normal(size=ones.shape) for target in ("reconstruction", "error")}
+    found = Scaling(dict.fromkeys(noisy, ones), noisy, ones, np.ones(400, bool))
+    sae, model = load_sae(folders[0] / "sae" / SITE), load(folders[0])
+    own, other = Part("tuned", model, sae), Part("base", model, sae)
+    rows = nu_rows(SimpleNamespace(seed=0, top=50), found, own, other, {})
+    for name, target in (("nu", "reconstruction"), ("nu on error", "error")):
+        told = [r for r in rows if r.measure == name and r.low == r.low]
+        assert len(told) == 50
+        assert np.mean([r.value for r in told]) == pytest.approx(1, abs=0.1)
+        assert np.sort(found.nu(target))[:50].mean() < 0.8  # chosen and reported on the same
+
+
 def test_a_null_that_says_nothing_is_refused(folders, tmp_path, capsys):
     base, tuned, null = (f / "sae" / SITE for f in folders)
     pair = ("sae", "score", "--sae", base, "--tuned-sae", tuned, "--out", tmp_path / "s", "--null")
@@ -134,6 +155,9 @@ def test_a_null_that_says_nothing_is_refused(folders, tmp_path, capsys):
     assert "is the tuned model itself" in capsys.readouterr().err
     assert run(*pair, null, null) == 2
     assert "two models would be called 'm2'" in capsys.readouterr().err
+    shutil.copytree(folders[0], tmp_path / "copy")
+    assert run(*pair, tmp_path / "copy" / "sae" / SITE) == 2
+    assert "--null copy is the base model itself" in capsys.readouterr().err
     assert not (tmp_path / "s").exists()
 
 
@@ -190,7 +214,7 @@ def test_a_dictionary_of_another_model_or_site_is_refused(folders, tmp_path, cap
         (("--site", "blocks.7.hook_resid_post"), "layer 7 is not in this model"),
         (("--site", "blocks.0.hook_q"), "is not known"),
         (("--problems", 3), "problems 3 (at least 12"),
-        (("--problems", 12, "--samples", 1, "--latents", 5000), "too few for 5000 latents"),
+        (("--problems", 30, "--samples", 1, "--latents", 5000), "too few for 5000 latents"),
         (("--task", "nonsense"), "there is no task 'nonsense'"),
         (("--model", "nowhere"), "there is no model folder"),
     ],
@@ -200,6 +224,17 @@ def test_train_refuses_what_can_not_work_and_leaves_nothing(args, why, folders, 
     assert run(*given, "--out", tmp_path / "s", *args) == 2
     assert why in " ".join(capsys.readouterr().err.split())
     assert not list(tmp_path.iterdir())
+
+
+def test_problems_too_few_to_divide_are_refused_before_any_sampling(
+    folders, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("steering.cli.sae_reading.answers", None)  # calling it would raise
+    given = ("sae", "train", "--model", folders[0], "--task", "chain", *SMALL, "--problems", 12)
+    assert run(*given, "--out", tmp_path / "s") == 2
+    assert "of 12 problems the hash of their names holds out 1 to measure on" in " ".join(
+        capsys.readouterr().err.split()
+    )
 
 
 def test_a_folder_in_use_is_refused_before_any_work(folders, capsys):

@@ -418,6 +418,10 @@ def test_a_dictionary_of_another_model_is_refused_unless_it_is_meant(model):
     with pytest.raises(Refusal, match="bbbb.*mine is aaaa"):
         Steer(mine, {"s": [edit]})
     Steer(mine, {"s": [replace(edit, foreign=True)]})
+    named = replace(edit, sae=replace(edit.sae, model="", facts={"model": "theirs"}))
+    with pytest.raises(Refusal, match="says that it is of theirs"):
+        Steer(mine, {"s": [named]})
+    Steer(mine, {"s": [replace(named, foreign=True)]})
     narrow = made("standard", width=16, model="bbbb")
     with pytest.raises(Refusal, match="width"):
         Steer(mine, {"s": [FeatureEdit("clamp", narrow, 3, foreign=True)]})

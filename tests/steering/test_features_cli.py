@@ -54,6 +54,12 @@ def test_another_models_latent_is_refused_unless_it_is_meant(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["settings"]["foreign"] is True
 
 
+def test_a_latent_that_is_not_there_is_refused_before_any_sampling(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("steering.cli.sae_reading.answers", None)  # calling it would raise
+    assert run("--sae", SAE, "--latents", 3, -1, *SMALL, "--out", tmp_path / "out") == 2
+    assert "latent -1 is not one of the 512" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

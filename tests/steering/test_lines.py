@@ -50,6 +50,29 @@ def test_every_control_of_a_push_stands_beside_it():
     assert all(name in control for name in ("random direction", "shuffled labels", "logit bias"))
 
 
+def own_latents(base, again, *beyond):
+    about = {"kind": "tuned's dictionary", "site": "s"}
+    return [
+        row("nu below 0.5", *base, model="base / tuned", **about),
+        row("nu below 0.5", *again, model="again / tuned", **about),
+        *(
+            row("nu below 0.5, beyond another seed", *b, model="base / tuned", **about)
+            for b in beyond
+        ),
+    ]
+
+
+def test_latents_of_its_own_are_more_than_another_seeds_by_the_paired_difference():
+    near = (0.10, 0.06, 0.14), (0.07, 0.03, 0.11)
+    apart = (0.10, 0.08, 0.12), (0.03, 0.02, 0.04)
+    more, no, unknown = "more than another seed's", "not beyond another seed", "not compared"
+    assert only(*own_latents(*near, (0.03, 0.01, 0.05))).speaks == more
+    assert only(*own_latents(*apart, (0.07, -0.01, 0.15))).speaks == no
+    assert only(*own_latents(*apart, (NAN,))).speaks == unknown
+    assert only(*own_latents(*near)).speaks == no  # a table from before there was such a row
+    assert only(*own_latents(*apart)).speaks == more
+
+
 def crossed(*beyond):
     apart = "decision tokens - random tokens"
     about = {"part": "untouched", "model": "tuned - base"}

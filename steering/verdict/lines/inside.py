@@ -62,19 +62,29 @@ def _ahead(rows: Sequence[Measurement], arm: str, part: str) -> bool:
 
 
 def latents(rows: Sequence[Measurement]) -> list[Line]:
-    """Latents that the base has nothing of; the null is another seed of the same tuning."""
+    """Latents that the base has nothing of; the null is another seed of the same tuning.
+
+    Compared problem by problem; in a table without that row, by whether the intervals are apart.
+    """
     r = pick(rows, "nu below 0.5", model="base / tuned", kind="tuned's dictionary")
     if r is None:
         return []
     null = pick(rows, "nu below 0.5", model="again / tuned", kind="tuned's dictionary")
     back = pick(rows, "nu below 0.5", model="tuned / base", kind="base's dictionary")
+    beyond = pick(
+        rows,
+        "nu below 0.5, beyond another seed",
+        model="base / tuned",
+        kind="tuned's dictionary",
+    )
     beside = {"another seed": null, "the base's own": back}
     control = ", ".join(f"{name} {said(o)}" for name, o in beside.items() if o is not None)
     if math.isnan(r.value):
         speaks = "undefined"
-    elif null is None or math.isnan(null.value):
+    elif null is None or math.isnan(null.value) or (beyond and math.isnan(beyond.value)):
         speaks = "not compared"
     else:
-        speaks = "more than another seed's" if r.low > null.high else "not beyond another seed"
+        more = beyond.low > 0 if beyond else r.low > null.high
+        speaks = "more than another seed's" if more else "not beyond another seed"
     label = f"tuned's latents that the base lacks, {r.site}".removesuffix(", ")
     return [Line("New features?", label, said(r), control, speaks)]

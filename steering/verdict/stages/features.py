@@ -10,6 +10,7 @@ import numpy as np
 
 from probes.capture import from_rollouts
 from probes.drift import fvu_table, latent_scaling
+from probes.drift.scaling import Scaling
 from probes.intervals import undefined
 from probes.measurements import row
 from probes.models import Model
@@ -40,23 +41,34 @@ def run(context: Context, tick: Any) -> list[Measurement]:
     for name, model in models.items():
         x[name] = read_rows(model, saes["tuned"].site, texts, batch=BATCH)
         tick(len(x), len(models) + 1)
-    rows = of_fvu(saes, x, context.settings.seed)
+    rows = of_fvu(saes, x, context.settings.seed) + of_nu(saes, x, context.settings.seed)
+    tick(len(models) + 1, len(models) + 1)
+    return rows
+
+
+def of_nu(saes: dict[str, Sae], x: dict[str, Rows], seed: int) -> list[Measurement]:
+    """The share of latents that only one model has, and how far it is beyond another seed's."""
     pairs = [("tuned", "base"), ("base", "tuned")]
-    pairs += [("tuned", "again"), ("again", "tuned")] if "again" in models else []
-    for own, other in pairs:
-        found = latent_scaling(saes[own], x[own], x[other])
-        about = {"model": f"{other} / {own}", "kind": f"{own}'s dictionary"}
+    pairs += [("tuned", "again"), ("again", "tuned")] if "again" in x else []
+    scaled: dict[tuple[str, str], Scaling] = {}
+    rows = []
+
+    def about(own: str, found: Scaling) -> dict[str, Any]:
         note = f"{int(np.sum(found.known))} latents"
-        seed = context.settings.seed
-        where: dict[str, Any] = {
-            **about,
-            "site": saes[own].site,
-            "setting": "tuned's texts",
-            "note": note,
-        }
+        where = {"site": saes[own].site, "setting": "tuned's texts", "note": note}
+        return {"kind": f"{own}'s dictionary", **where}
+
+    for own, other in pairs:
+        found = scaled[own, other] = latent_scaling(saes[own], x[own], x[other])
+        where = {"model": f"{other} / {own}", **about(own, found)}
         rows.append(row("nu below 0.5", found.share_below(seed=seed), **where))
         rows.append(row("nu median", found.median(seed=seed), **where))
-    tick(len(models) + 1, len(models) + 1)
+    if ("tuned", "again") in scaled:
+        found = scaled["tuned", "base"]
+        # The same latents on the same texts: most of either share's interval is common to both.
+        beyond = found.share_beyond(scaled["tuned", "again"], seed=seed)
+        where = {"model": "base / tuned", **about("tuned", found)}
+        rows.append(row("nu below 0.5, beyond another seed", beyond, **where))
     return rows
 
 
