@@ -101,13 +101,16 @@ def fvu(found: Sums, *, seed: int = 0) -> Estimate:
     0 is a perfect reconstruction; 1 is what the mean alone gives. The mean is that of the rows
     themselves, weighted as the problems are.
     """
+    return bootstrap_weights(lambda w: unexplained(found, w), len(found.problems), seed=seed)
 
-    def statistic(weights: np.ndarray) -> np.ndarray:
-        rows, total = weights @ found.rows, weights @ found.total
-        spread = weights @ found.square - (total**2).sum(-1) / rows
-        return weights @ found.error / spread
 
-    return bootstrap_weights(statistic, len(found.problems), seed=seed)
+def unexplained(
+    found: Sums, weights: Float[np.ndarray, "*draws problems"]
+) -> Float[np.ndarray, "*draws"]:
+    """The FVU with each problem counted so often."""
+    rows, total = weights @ found.rows, weights @ found.total
+    spread = weights @ found.square - (total**2).sum(-1) / rows
+    return weights @ found.error / spread
 
 
 def l0(found: Sums, *, seed: int = 0) -> Estimate:

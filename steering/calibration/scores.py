@@ -41,6 +41,7 @@ from probes.intervals import Estimate, bootstrap, bootstrap_weights, recovered, 
 from probes.records import Measurement, Rollout
 from probes.sae import Sums, load_sae, sums
 from probes.sae.active import read_rows
+from probes.sae.measures import unexplained
 from steering.calibration.truth import PARTS
 from steering.evaluate import Judged, load_judged
 from steering.routing import CELLS
@@ -162,10 +163,6 @@ def shift(evidence: Evidence, skill: str) -> Estimate:
 
 
 def sae_reconstruction(evidence: Evidence, skill: str) -> Estimate:
-    def unexplained(found: Sums, weights: np.ndarray) -> np.ndarray:
-        rows, total = weights @ found.rows, weights @ found.total
-        return weights @ found.error / (weights @ found.square - (total**2).sum(-1) / rows)
-
     return _of_sums(evidence, skill, lambda a, b, w: unexplained(a, w) - unexplained(b, w))
 
 

@@ -100,6 +100,16 @@ def answers(
     return Answers(task, judged, tuple(from_rollouts(model, judged.problems, judged.rollouts)))
 
 
+def check_latents(sae: Sae, latents: Sequence[int]) -> None:
+    """Refuse latents that the dictionary doesn't have, before anything is sampled.
+
+    Raises:
+        Refusal: with the first of them.
+    """
+    if wrong := [i for i in latents if not 0 <= i < sae.latents]:
+        raise Refusal(f"latent {wrong[0]} is not one of the {sae.latents} of {sae.folder}.")
+
+
 def check_held(task: Task, problems: int, share: float) -> None:
     """Refuse so few problems to train on that fewer than two would be measured on.
 

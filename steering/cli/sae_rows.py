@@ -21,6 +21,7 @@ from steering.cli.sae_reading import (
     Part,
     answers,
     beside,
+    check_latents,
     fires_on,
     load_part,
     task_of,
@@ -243,8 +244,7 @@ def describe(asked: "SaeShow", tick: Tick) -> list[dict[str, Any]]:
     """A line a latent: how often it fires, on which tokens, and where it is largest."""
     part = load_part("model", asked.sae, asked.model, asked)
     task, count = task_of(part, asked.task), asked.problems * asked.samples
-    if wrong := [i for i in asked.latents if not 0 <= i < part.sae.latents]:
-        raise Refusal(f"latent {wrong[0]} is not one of the {part.sae.latents} of {asked.sae}.")
+    check_latents(part.sae, asked.latents)
     given = (part.model, task, "select", asked.problems, asked.samples, asked.seed)
     found = answers(*given, lambda more: tick("answers", more, count))
     a = active(part.sae, read_rows(part.model, part.sae.site, found.texts))

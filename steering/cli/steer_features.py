@@ -101,13 +101,12 @@ def measured(asked: SaeSteer) -> "list[Measurement]":
     from probes.sae import load_sae
     from probes.sae.active import read_rows
     from steering.cli.progress import bar
-    from steering.cli.sae_reading import Part, answers, beside, task_of
+    from steering.cli.sae_reading import Part, answers, beside, check_latents, task_of
     from steering.features import dose_response
     from steering.verdict.context import load_on
 
     sae = load_sae(asked.sae)
-    if wrong := [i for i in asked.latents if not 0 <= i < sae.latents]:
-        raise Refusal(f"latent {wrong[0]} is not one of the {sae.latents} of {asked.sae}.")
+    check_latents(sae, asked.latents)
     model = load_on(beside(asked.sae, asked.model), asked.device, asked.dtype)
     sae = load_sae(asked.sae, None if asked.foreign else model, device=model.device)
     task, vocabulary = task_of(Part("model", model, sae), asked.task), model.tokenizer.get_vocab()

@@ -88,11 +88,6 @@ class Parts:
     """Entropy of the base's next token, in nats, above which the base is steered."""
     seed: int = 0
 
-    @property
-    def given(self) -> tuple[Vectors | None, ...]:
-        """All vectors, in a fixed order."""
-        return self.vectors, self.shared, self.everywhere, self.absent
-
 
 @dataclass(frozen=True)
 class Arm:
@@ -159,7 +154,7 @@ def make_arms(
     best = Gated(disagree, Steer(every(live), sizes))
     arms.append(replace(full, name="oracle category", router=best))
     arms += _without_vectors(base, parts, full)
-    arms += _crossed(task, problems, tuned, parts, full)
+    arms += _crossed(task, problems, tuned, parts, full, steer)
     return arms
 
 
@@ -231,14 +226,12 @@ def _without_vectors(base: Model, parts: Parts, full: Arm) -> list[Arm]:
         # best, which is an oracle of as many candidates.
         lines, sizes = alive(parts.absent), parts.coefficients
         about: dict[str, Any] = {"vectors": parts.absent, "parameters": parts.absent.parameters}
-        chance, best = (by_chance(lines, seed=parts.seed), len(sizes)), (every(lines), 0)
-        for name, (kinds, count) in (
-            ("absent-skill vectors", chance),
-            ("absent-skill candidates", best),
+        for name, kinds, tried in (
+            ("absent-skill vectors", by_chance(lines, seed=parts.seed), 1),
+            ("absent-skill candidates", every(lines), len(lines)),
         ):
-            router = Gated(disagree, Steer(kinds, sizes))
-            tried = count or len(lines) * len(sizes)
-            arms.append(replace(full, name=name, router=router, candidates=tried, **about))
+            router, count = Gated(disagree, Steer(kinds, sizes)), tried * len(sizes)
+            arms.append(replace(full, name=name, router=router, candidates=count, **about))
     if parts.gate is not None:
         reads = (*full.reads, (parts.gate.of, parts.gate.site))
         assert isinstance(full.router, Gated)
@@ -262,17 +255,13 @@ def _without_vectors(base: Model, parts: Parts, full: Arm) -> list[Arm]:
 
 
 def _crossed(
-    task: Task, problems: Sequence[Problem], tuned: Model, parts: Parts, full: Arm
+    task: Task, problems: Sequence[Problem], tuned: Model, parts: Parts, full: Arm, steer: Steer
 ) -> list[Arm]:
     """Who decides x who executes, where decisions are places of high KL, or the known ones.
 
     Beside them the hybrid with such a gate in place of the disagreement.
     """
-    arms, steer, vocab = (
-        [],
-        full.router.then if isinstance(full.router, Gated) else None,
-        tuned.vocab,
-    )
+    arms, vocab = [], tuned.vocab
     for threshold in parts.thresholds:
         gate, name = kl_above(threshold), f"tuned at KL > {threshold:g}"
         cut = Arm(name, Gated(gate, TAKE), candidates=vocab, gated=True)

@@ -136,11 +136,7 @@ def by_reference(
     Raises:
         Refusal: a temperature; the reference is greedy.
     """
-    if decoding.temperature != 0:
-        raise Refusal(
-            f"temperature {decoding.temperature}: windows {list(windows)} are decoded without a "
-            f"cache by the reference, which is greedy (temperature 0)."
-        )
+    check_greedy(decoding, windows)
     rollouts, steps = [], []
     for request in requests:
         tokens, of_it = reference(
@@ -165,6 +161,19 @@ def by_reference(
         if progress:
             progress(1)
     return rollouts, steps
+
+
+def check_greedy(decoding: Decoding, windows: Sequence[int]) -> None:
+    """Refuse a temperature.
+
+    Raises:
+        Refusal: with the windows that need the reference.
+    """
+    if decoding.temperature != 0:
+        raise Refusal(
+            f"temperature {decoding.temperature}: windows {list(windows)} are decoded without a "
+            f"cache by the reference, which is greedy (temperature 0)."
+        )
 
 
 @contextmanager

@@ -220,9 +220,10 @@ def living(categories: Categories, kinds: Sequence[int], *, seed: int = 0) -> Ca
 
 def by_draw(categories: Categories, draws: int, *, seed: int = 0) -> Categories:
     """Of vectors that hold so many in place of each, the one that the problem has throughout."""
+    number = _Drawn(seed, "draw").of
 
     def drawn(view: View) -> Int[Tensor, "rows kinds"]:
-        of = [int(uniforms(seed, r.problem, 0, "draw", 1)[0] * draws) for r in view.turn.requests]
+        of = [int(number(r.problem, 0, 1, 0) * draws) for r in view.turn.requests]
         found = categories(view)
         return found * draws + torch.tensor(of, device=found.device)[:, None]
 

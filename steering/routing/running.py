@@ -22,6 +22,7 @@ from probes.tasks import Task
 from steering.evaluate import Judged, load_judged, save_judged
 from steering.routing.arms import Answers, Arm, Parts, make_arms, run_arm, shares
 from steering.routing.hybrid import FIELDS, Key
+from steering.routing.reference import check_greedy
 from steering.vectors.record import Vectors
 
 VERSION = 2
@@ -92,11 +93,8 @@ def run_arms(
             f"{samples} samples at temperature 0 are the same answer {samples} times: ask for one, "
             f"or give a temperature."
         )
-    if set(parts.windows) != {-1} and decoding.temperature != 0:
-        raise Refusal(
-            f"windows {list(parts.windows)} at temperature {decoding.temperature}: others than -1 "
-            f"are decoded without a cache by the reference, which is greedy (temperature 0)."
-        )
+    if set(parts.windows) != {-1}:  # now, and not when its turn comes
+        check_greedy(decoding, parts.windows)
     arms = make_arms(base, tuned, task, problems, parts)
     identity = _identity(base, tuned, task, problems, parts, samples, decoding)
     done: dict[str, Done] = {}
@@ -144,18 +142,19 @@ def _identity(
     decoding: Decoding,
 ) -> str:
     gate = parts.gate
-    given = {
+    given = parts.vectors, parts.shared, parts.everywhere, parts.absent
+    about = {
         "version": VERSION,
         "models": [base.digest, tuned.digest, str(base.dtype)],
         "task": content_hash(task.settings),
         "problems": [p.id for p in problems],
         "taxonomy": [parts.taxonomy.site, parts.taxonomy.encoder.tolist()],
-        "vectors": [_content(v) for v in parts.given],
+        "vectors": [_content(v) for v in given],
         "gate": gate and [gate.of, gate.site, gate.weights.tolist(), gate.bias],
         "settings": [parts.coefficients, parts.windows, parts.guardrail, parts.prompt],
         "more": [parts.thresholds, parts.entropies, parts.seed, samples, asdict(decoding)],
     }
-    return content_hash(given)
+    return content_hash(about)
 
 
 def _content(vectors: Vectors | None) -> Any:

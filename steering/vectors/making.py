@@ -132,9 +132,10 @@ def made(
     vectors, shared, judged = train(asked, base, tuned, taxonomy, site, answers, advance)
     everywhere = None
     if not asked.no_controls:
-        fitted = first_settings(asked), stretched(tuned, taxonomy, answers)
-        told = partial(_tell, advance, "everywhere", fitted[0].epochs)
-        everywhere = fit_everywhere(base, tuned, site, *fitted[1], fitted[0], progress=told)
+        settings = first_settings(asked)
+        tune, select = stretched(tuned, taxonomy, answers)
+        told = partial(_tell, advance, "everywhere", settings.epochs)
+        everywhere = fit_everywhere(base, tuned, site, tune, select, settings, progress=told)
         everywhere = replace(everywhere, command=command)
     vectors = replace(vectors, command=command)
     shared = shared and replace(shared, command=command)
