@@ -4,7 +4,8 @@
 whatever changes a forward pass or a weight is in `steering`, which imports this package and is
 never imported by it. The data flow from the first module to the last::
 
-    records, intervals, measurements   what crosses module lines; an estimate, and its row
+    records, intervals        what crosses module lines; an estimate
+    columns, measurements     many estimates at once; an estimate's row
     tasks, verify             problems, their graders, and the pool that runs them
     models, generate          a model and its sites; the decoding engine
     capture                   activations out of a forward pass or a generation

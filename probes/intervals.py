@@ -143,9 +143,9 @@ def bootstrap_weights(
         raise Refusal(f"level {level} is no confidence level; it lies between 0 and 1, like 0.95.")
     with np.errstate(divide="ignore", invalid="ignore"):
         value = float(statistic(np.ones((1, n)))[0])
-        blocks = _blocks(resamples, n)
         rng = np.random.default_rng(seed)
-        draws = np.concatenate([statistic(_counts(rng, size, n)) for size in blocks])
+        drawn = (_counts(rng, size, n) for size in _blocks(resamples, n))
+        draws = np.concatenate([statistic(weights) for weights in drawn])
         left_out = [_leave_one_out(start, size, n) for start, size in _starts(_blocks(n, n))]
         jackknife = np.concatenate([statistic(weights) for weights in left_out])
     if not math.isfinite(value):
@@ -156,6 +156,14 @@ def bootstrap_weights(
     draws = draws[np.isfinite(draws)]
     low, high = np.quantile(draws, _bca(draws, value, jackknife, level))
     return Estimate(value, float(low), float(high), n, float(draws.std(ddof=1)), float(level))
+
+
+def bootstrap_counts(
+    n: int, *, seed: int = 0, resamples: int = RESAMPLES
+) -> Float[np.ndarray, "resamples n"]:
+    """How often each of `n` problems is drawn in each of the resamples of all functions here."""
+    rng = np.random.default_rng(seed)
+    return np.concatenate([_counts(rng, size, n) for size in _blocks(resamples, n)])
 
 
 def rate(

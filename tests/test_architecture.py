@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = {
     "probes": (
-        ("records", "intervals", "measurements"),
+        ("records", "intervals"),
+        ("columns", "measurements"),
         ("tasks", "verify"),
         ("models", "generate"),
         ("capture",),
@@ -25,13 +26,14 @@ ORDER = {
         ("objectives",),
         ("interventions", "controls"),
         ("evaluate",),
-        ("features", "vectors"),
+        ("features", "vectors", "own_directions"),
         ("shards",),
         ("routing", "decoding"),
         ("training",),
         ("organisms",),
         ("elicitation",),
         ("verdict",),
+        ("sweep",),
         ("reach",),
         ("calibration",),
         ("cli",),
@@ -41,6 +43,7 @@ ORDER = {
 
 LIGHT = (
     "probes.boundary",
+    "probes.columns",
     "probes.directions",
     "probes.intervals",
     "probes.measurements",

@@ -103,6 +103,11 @@ class RowCache(Cache):
             alive = slice(self.low, self.end)
             self.buffer[:, :, target, :, alive] = self.buffer[:, :, source, :, alive]
 
+    def clear(self, row: int) -> None:
+        """Put zeros in place of a row's keys and values."""
+        if self.buffer is not None:
+            self.buffer[:, :, row] = 0
+
     def shift(self, end: int) -> None:
         """Move what is alive of the rows in use so that it ends at another column.
 

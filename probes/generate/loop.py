@@ -190,9 +190,8 @@ class Loop:
         for row, index, request in zip(rows, taken, requests, strict=True):
             self.index[row] = index
             self.written[row], self.logprobs[row] = [], []
-            numbers = uniforms(
-                self.seed, request.problem, request.sample, "tokens", request.max_new
-            )
+            seed = self.seed if request.seed is None else request.seed
+            numbers = uniforms(seed, request.problem, request.sample, "tokens", request.max_new)
             self.uniforms[row, : request.max_new] = numbers
             self.newest[row] = request.prompt[-1]
         for stepper in self.writer.steppers:

@@ -32,6 +32,8 @@ class Request:
     prefix_key: Hashable = None
     """Requests of equal prompt and key share the prefill of positions 0..P-2; rows that are edited
     there by different settings need different keys."""
+    seed: int | None = None
+    """Of its random numbers, where it is not the run's."""
 
 
 @dataclass(frozen=True)

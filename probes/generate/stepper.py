@@ -160,6 +160,14 @@ class Stepper:
         self._tell([target])
         self._synced = False
 
+    def clear(self, row: int) -> None:
+        """Put zeros in place of all that is cached of a row.
+
+        For a row whose numbers are no longer finite: who is seated there next reads what it left
+        with weight 0, and 0 times NaN is NaN.
+        """
+        self.cache.clear(row)
+
     def drop(self, rows: int) -> None:
         """Keep the first `rows` rows only."""
         self.rows = self.cache.rows = rows

@@ -10,7 +10,7 @@ module may need to know is here; how it decodes is in `probes.generate`.
 """
 
 from probes.models.lens import bridge
-from probes.models.loading import Model, check_pair, decode, encode, load
+from probes.models.loading import Model, check_pair, decode, encode, load, load_on, outline
 from probes.models.making import new_llama, new_tokenizer, save
 from probes.models.sites import (
     ARCHITECTURES,
@@ -33,8 +33,10 @@ __all__ = [
     "encode",
     "layer_index",
     "load",
+    "load_on",
     "new_llama",
     "new_tokenizer",
+    "outline",
     "save",
     "submodule",
 ]

@@ -81,18 +81,7 @@ def load(
             a weight that is missing or not finite, an unknown architecture, no tokenizer or one
             with more tokens than the model has.
     """
-    folder = _folder(source)
-    # Their name in Hugging Face's format; what was made of a model (vectors, a taxonomy) may lie
-    # beside its weights and is no part of it.
-    files = sorted(folder.glob("model*.safetensors"))
-    _check_files(folder, files)
-    config = AutoConfig.from_pretrained(folder)
-    name = (config.architectures or ["a model without architectures in its config.json"])[0]
-    if name not in ARCHITECTURES:
-        raise Refusal(
-            f"{source} is {name}, which is not a known architecture; known are "
-            f"{', '.join(ARCHITECTURES)} (a line each in probes.models.sites)."
-        )
+    folder, files, _ = _checked(source)
     try:
         net, report = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
             folder, dtype=dtype, use_safetensors=True, output_loading_info=True
@@ -113,6 +102,55 @@ def load(
     tokenizer = _tokenizer(source, folder, net)
     net = net.to(device).eval().requires_grad_(False)
     return Model(net, tokenizer, str(source), _digest(folder, files))
+
+
+def load_on(source: str, device: str, dtype: str) -> Model:
+    """`load` by the names of a device and a dtype, as they stand in settings.
+
+    Raises:
+        Refusal: a device that torch doesn't know or this machine doesn't have, or as `load`.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        here = [name for name in ("cuda", "mps") if getattr(torch, name).is_available()]
+        raise Refusal(
+            f"device {device!r} can't be used here; there is {', '.join(['cpu', *here])} "
+            f"({str(error).splitlines()[0]})."
+        ) from None
+    return load(source, device=device, dtype=getattr(torch, dtype))
+
+
+def outline(source: str | Path) -> Model:
+    """The same without its weights: shapes, sites, tokenizer and digest, to check a plan against.
+
+    The net lies on torch's meta device, so a large model takes no memory; it computes nothing.
+
+    Raises:
+        Refusal: as `load`, but for what only the weights show.
+    """
+    folder, files, config = _checked(source)
+    with torch.device("meta"):
+        net = AutoModelForCausalLM.from_config(config)
+    tokenizer = _tokenizer(source, folder, net)
+    return Model(net.eval(), tokenizer, str(source), _digest(folder, files))
+
+
+def _checked(source: str | Path) -> tuple[Path, list[Path], Any]:
+    """Folder, weight files and config of a model whose files are whole and architecture known."""
+    folder = _folder(source)
+    # Their name in Hugging Face's format; what was made of a model (vectors, a taxonomy) may lie
+    # beside its weights and is no part of it.
+    files = sorted(folder.glob("model*.safetensors"))
+    _check_files(folder, files)
+    config = AutoConfig.from_pretrained(folder)
+    name = (config.architectures or ["a model without architectures in its config.json"])[0]
+    if name not in ARCHITECTURES:
+        raise Refusal(
+            f"{source} is {name}, which is not a known architecture; known are "
+            f"{', '.join(ARCHITECTURES)} (a line each in probes.models.sites)."
+        )
+    return folder, files, config
 
 
 def _folder(source: str | Path) -> Path:

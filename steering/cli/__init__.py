@@ -15,6 +15,10 @@
     whenhow sae steer --sae DIR/sae/SITE --latents 17 # what they do, beside their controls
     whenhow vectors train --tuned DIR --out runs/v    # vectors that steer the base, by category
     whenhow vectors show                              # those that ship
+    whenhow directions                                # vectors of strategies, by layer
+    whenhow sweep run chain                           # many settings, beside their controls
+    whenhow sweep plan FILE                           # what it would run, and what is wrong
+    whenhow sweep table | plot                        # of a finished one
     whenhow route                                     # steer the base as the tuned model says
     whenhow calibrate                                 # the verdict, where the truth is known
 
@@ -42,12 +46,14 @@ from probes.records import Refusal
 from probes.verify import GraderFailure
 from steering.cli.boundary import Boundary
 from steering.cli.calibrate import Calibrate
+from steering.cli.directions import Directions
 from steering.cli.divergence import Divergence
 from steering.cli.drift import Drift
 from steering.cli.route import Route
 from steering.cli.sae import SaeScore, SaeShow, SaeTrain
 from steering.cli.sample import Sample
 from steering.cli.steer_features import SaeSteer
+from steering.cli.sweep import SweepPlan, SweepPlot, SweepRun, SweepTable
 from steering.cli.train import TrainBase, TrainRft, TrainRl, TrainSft
 from steering.cli.vectors import VectorsShow, VectorsTrain
 from steering.cli.verdict import Verdict
@@ -104,6 +110,18 @@ class TrainedVectors:
     )
 
 
+@dataclass(frozen=True)
+class Sweep:
+    """Many settings, judged on the same problems beside their controls."""
+
+    verb: (
+        Annotated[SweepRun, subcommand("run", prefix_name=False)]
+        | Annotated[SweepPlan, subcommand("plan", prefix_name=False)]
+        | Annotated[SweepTable, subcommand("table", prefix_name=False)]
+        | Annotated[SweepPlot, subcommand("plot", prefix_name=False)]
+    )
+
+
 VERBS: Any = (
     Annotated[Verdict, subcommand("verdict")]
     | Annotated[Train, subcommand("train")]
@@ -113,9 +131,14 @@ VERBS: Any = (
     | Annotated[Drift, subcommand("drift")]
     | Annotated[Dictionaries, subcommand("sae")]
     | Annotated[TrainedVectors, subcommand("vectors")]
+    | Annotated[Directions, subcommand("directions")]
+    | Annotated[Sweep, subcommand("sweep")]
     | Annotated[Route, subcommand("route")]
     | Annotated[Calibrate, subcommand("calibrate")]
 )
+
+GROUPS = (Train, Dictionaries, TrainedVectors, Sweep)
+"""Verbs that hold several."""
 
 FILES = (Sample,)
 """Verbs whose result is a file; that of the others is a folder."""
@@ -133,7 +156,7 @@ def main(args: Sequence[str] | None = None) -> None:
     os.environ.setdefault(
         "HF_HUB_DISABLE_PROGRESS_BARS", "1"
     )  # a bar for each file read or written
-    sys.exit(status(verb.verb if isinstance(verb, (Train, Dictionaries, TrainedVectors)) else verb))
+    sys.exit(status(verb.verb if isinstance(verb, GROUPS) else verb))
 
 
 def status(verb: Verb) -> int:

@@ -76,11 +76,11 @@ class SaeTrain:
     def run(self) -> str:
         """Sample, read, train; the path of the folder, or its facts."""
         from probes.capture import capture
+        from probes.models import load_on
         from probes.sae import train_sae
         from probes.tasks import load_task
         from steering.cli.progress import bar, console
         from steering.cli.sae_reading import answers, check_held
-        from steering.verdict.context import load_on
 
         check_empty(self.out)
         task, model = load_task(self.task), load_on(self.model, self.device, self.dtype)

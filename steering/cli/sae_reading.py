@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from probes.capture import Text, from_rollouts
-from probes.models import Model
+from probes.models import Model, load_on
 from probes.records import Refusal
 from probes.sae import Sae, load_sae
 from probes.sae.active import Active
@@ -17,7 +17,6 @@ from probes.sae.reason import word_marks
 from probes.sae.train import is_held
 from probes.tasks import Task, decisions, load_task
 from steering.evaluate import Judged, evaluate
-from steering.verdict.context import load_on
 
 BATCH = 128
 

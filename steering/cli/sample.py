@@ -43,12 +43,12 @@ class Sample:
     def run(self) -> str:
         """Sample; the path of the file."""
         from probes.generate import Decoding
+        from probes.models import load_on
         from probes.records import content_hash
         from probes.tasks import load_task
         from probes.tasks.cells import cells_of, problems_of
         from steering.cli.progress import bar
         from steering.shards import sample_shards
-        from steering.verdict.context import load_on
         from steering.verdict.stages import rollouts
 
         model, task = load_on(self.model, self.device, self.dtype), load_task(self.task)

@@ -97,13 +97,13 @@ def measured(asked: SaeSteer) -> "list[Measurement]":
     """The rows of `steering.features.dose_response`."""
     import torch
 
+    from probes.models import load_on
     from probes.records import Refusal
     from probes.sae import load_sae
     from probes.sae.active import read_rows
     from steering.cli.progress import bar
     from steering.cli.sae_reading import Part, answers, beside, check_latents, task_of
     from steering.features import dose_response
-    from steering.verdict.context import load_on
 
     sae = load_sae(asked.sae)
     check_latents(sae, asked.latents)

@@ -109,13 +109,13 @@ class VectorsTrain:
         """Train, judge, save, draw, show; the path of the vectors, or the JSON."""
         from dataclasses import asdict, fields
 
+        from probes.models import load_on
         from probes.plots.taxonomy import TAXONOMY
         from probes.tasks import load_task
         from probes.taxonomy import load_taxonomy, save_taxonomy
         from steering.cli.progress import bars, console
         from steering.cli.results import write_results
         from steering.vectors import Training, made, save_vectors
-        from steering.verdict.context import load_on
 
         base, tuned = (load_on(m, self.device, self.dtype) for m in (self.base, self.tuned))
         given = None if self.taxonomy is None else load_taxonomy(self.taxonomy, tuned)

@@ -138,21 +138,21 @@ class Tally:
     fired: Int[Tensor, "edits rows"]
     """On the device; reading it waits for it, so it is read at the end."""
 
-    def check(self) -> Counter[Hashable]:
-        """Positions edited by setting, each edit counted; then counts anew.
-
-        Raises:
-            NotFired: an edit was not made where its window said.
+    def read(self) -> tuple[Counter[Hashable], dict[Hashable, str]]:
+        """Positions edited by setting, each edit counted, and of settings that missed some, what
+        happened; then counts anew.
         """
         fired = self.fired.cpu().numpy()
+        missed: dict[Hashable, str] = {}
         for k, row in np.argwhere(fired != self.expected):
             request = self.requests[row]
             assert request is not None, "an empty slot has no edits"
-            raise NotFired(
+            missed.setdefault(
+                request.setting,
                 f"{self.site}: edit {k} of setting {request.setting!r} changed {fired[k, row]} "
                 f"positions of row {row} (problem {request.problem}, sample {request.sample}), its "
                 f"window says {self.expected[k, row]}. Either the edit is below the precision of "
-                f"the residual (a larger strength or a wider dtype), or the site did not run."
+                f"the residual (a larger strength or a wider dtype), or the site did not run.",
             )
         edited: Counter[Hashable] = Counter()
         for request, count in zip(self.requests, fired.sum(0).tolist(), strict=True):
@@ -161,7 +161,7 @@ class Tally:
         with torch.inference_mode(self.fired.is_inference()):  # where `generate` made it
             self.fired.zero_()
         self.expected[:] = 0
-        return edited
+        return edited, missed
 
 
 class Seated:

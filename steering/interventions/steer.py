@@ -14,7 +14,7 @@ from probes.models import Model, layer_index
 from probes.records import Refusal, parse_site, site_name
 from steering.interventions.operations import LogitBias
 from steering.interventions.readings import Edit, FeatureOperation, Operation
-from steering.interventions.rows import Bank, Seated, Tally, Windows
+from steering.interventions.rows import Bank, NotFired, Seated, Tally, Windows
 
 LOGITS = "logits"
 """The pseudo-site of `LogitBias`: no hook sees it, `Steered` and `replayed` do."""
@@ -57,6 +57,7 @@ class Steer:
         self._checked = True
         """Whether a pass has run since rows were seated, so that no row can begin in the next."""
         self._counted: Counter[Hashable] = Counter()
+        self._missed: dict[Hashable, str] = {}
 
     def _add(self, name: Hashable, intervention: Operation) -> None:
         op, strength = intervention.op, intervention.strength
@@ -153,15 +154,25 @@ class Steer:
         Raises:
             NotFired: another number, with site, row and request.
         """
-        self._closed += [seated.tally for seated, _ in self._seated.values()]
-        self._count()
+        missed = self.missed()
+        if missed:
+            raise NotFired(next(iter(missed.values())))
         counted, self._counted = self._counted, Counter()
         return counted
+
+    def missed(self) -> dict[Hashable, str]:
+        """`check` for many settings of which some may fail: what is wrong with each that does."""
+        self._closed += [seated.tally for seated, _ in self._seated.values()]
+        self._count()
+        missed, self._missed = self._missed, {}
+        return missed
 
     def _count(self) -> None:
         closed, self._closed = self._closed, []
         for tally in closed:
-            self._counted += tally.check()
+            counted, missed = tally.read()
+            self._counted += counted
+            self._missed = {**missed, **self._missed}
 
     def _windows(self, edits: Sequence[Sequence[Edit]]) -> Windows:
         windows = [[e.window for e in listed] for listed in edits]

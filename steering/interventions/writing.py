@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from probes.generate import (
@@ -48,13 +48,17 @@ class Steered:
 
     def next(self, tokens: Int[Tensor, " rows"], turn: Turn) -> Choice:
         """Sample from the edited model's distribution, its logits biased."""
+        return choose(self.logits(tokens, turn), turn.uniforms, turn.decoding)
+
+    def logits(self, tokens: Int[Tensor, " rows"], turn: Turn) -> Float[Tensor, "rows vocab"]:
+        """What follows the newest tokens in the edited model."""
         newest = [w[-1] if w else r.prompt[-1] for w, r in _rows(turn)]
         self.steer.newest = np.array(newest, dtype=np.int64)
         logits = self.stepper.forward(tokens)
         now = Pass(turn.requests, self.stepper.lengths - 1, 1)
         logits = _biased(self.steer, logits[:, None], now)[:, 0]
         self.steer.newest = None
-        return choose(logits, turn.uniforms, turn.decoding)
+        return logits
 
 
 def write(

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from probes.models import Model, check_pair, load
+from probes.models import Model, check_pair, load_on
 from probes.records import Problem, Refusal, content_hash, file_hash
 from probes.tasks import Task, load_task
 from probes.tasks.cells import Cell, cells_of, problems_of
@@ -160,24 +160,6 @@ class Context:
 
 RESULT_VERSION = 5
 """Raised whenever a stage's result changes for the same settings."""
-
-
-def load_on(source: str, device: str, dtype: str) -> Model:
-    """A model on a device, by the names of `VerdictSettings`.
-
-    Raises:
-        Refusal: a device that torch doesn't know or this machine doesn't have, or what
-            `probes.models.load` refuses.
-    """
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        here = [name for name in ("cuda", "mps") if getattr(torch, name).is_available()]
-        raise Refusal(
-            f"device {device!r} can't be used here; there is {', '.join(['cpu', *here])} "
-            f"({str(error).splitlines()[0]})."
-        ) from None
-    return load(source, device=device, dtype=getattr(torch, dtype))
 
 
 def one_thread() -> None:

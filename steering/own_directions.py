@@ -1,0 +1,107 @@
+"""Directions of strategies out of a model's own answers, at every layer.
+
+    for d in own_directions(model, task):
+        save(d, folder / file_name(d))          # "check-blocks.1.hook_resid_post.safetensors"
+
+The model answers problems of one split; where a decision is taken, the residual is read before the
+token that takes it, and the difference of means (or another method) points to the strategy being
+used. Each direction carries its AUC on problems it never met and the null of shuffled labels.
+"""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from probes.capture import before_decisions, capture, from_rollouts
+from probes.directions import Direction, Source, find
+from probes.models import Model
+from probes.records import Refusal, content_hash, site_name
+from probes.tasks import Task, decisions
+from probes.tasks.cells import cells_of, problems_of
+from steering.evaluate import evaluate
+
+LEAST = 30
+"""Decisions either way, below which a kind is left out: thirds of it would hold ten."""
+
+
+def own_directions(
+    model: Model,
+    task: Task,
+    *,
+    problems: int = 24,
+    samples: int = 8,
+    split: str = "select",
+    sites: Sequence[str] = ("hook_resid_post",),
+    method: str = "difference",
+    batch: int = 128,
+    seed: int = 0,
+    progress: Callable[[int], Any] | None = None,
+) -> list[Direction]:
+    """A direction for each strategy, layer and site, from the model's own decisions.
+
+    Args:
+        model: answers, and is read.
+        task: names the decisions; the first option of each is the strategy being used.
+        problems: of each skill and part.
+        samples: answers to each.
+        split: of the problems; others than those on which a sweep is judged.
+        sites: of each block.
+        method: one of `probes.directions.METHODS`.
+        batch: rows decoded together.
+        seed: of the answers and of the thirds of the problems.
+        progress: called with the number of answers finished since the last call.
+
+    Raises:
+        Refusal: no decision was taken often enough either way.
+    """
+    asked = problems_of(task, cells_of(task), split, problems)
+    judged = evaluate(
+        model, task, asked, samples=samples, seed=seed, batch=batch, progress=progress
+    )
+    texts = from_rollouts(model, judged.problems, judged.rollouts)
+    by_id = {p.id: p for p in judged.problems}
+    marks = [
+        before_decisions(text, decisions(task, by_id[r.problem], r.text))
+        for text, r in zip(texts, judged.rollouts, strict=True)
+    ]
+    places = [site_name(layer, site) for layer in range(model.depth) for site in sites]
+    found: list[Direction] = []
+    with tempfile.TemporaryDirectory(prefix="whenhow-directions-") as folder:
+        store = capture(model, places, texts, Path(folder) / "store", positions=marks)
+        labels = store.index.label.to_numpy().astype(str)
+        owners = store.index.problem.to_numpy().astype(str)
+        source = Source(model.digest, content_hash(task.settings))
+        norms = {
+            place: float(np.linalg.norm(store.numpy(place).astype(float), axis=1).mean())
+            for place in places
+        }
+        for kind, options in task.decision_kinds.items():
+            lines = np.flatnonzero([label.split(":")[0] == kind for label in labels])
+            used = (labels[lines] == f"{kind}:{next(iter(options))}").astype(int)
+            if min(used.sum(), len(used) - used.sum()) < LEAST:
+                continue
+            x = {place: store.numpy(place, lines) for place in places}
+            found += find(
+                x,
+                used,
+                owners[lines],
+                strategy=kind,
+                source=source,
+                methods=(method,),
+                norms=norms,
+                seed=seed,
+            )
+    if not found:
+        raise Refusal(
+            f"no decision of {task.name} was taken {LEAST} times either way in {len(texts)} "
+            f"answers of {model.name}: more problems or samples may do."
+        )
+    return found
+
+
+def file_name(direction: Direction) -> str:
+    """Of its file: strategy and site, so that a sweep can name all layers by one pattern."""
+    return f"{direction.strategy}-{direction.place}.safetensors"

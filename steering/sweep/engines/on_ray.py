@@ -1,0 +1,111 @@
+"""Actors of a Ray cluster: it places them, restarts them and retries what they were doing."""
+
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from probes.records import Refusal
+from steering.sweep.engines import TRIES, Job, Run, lost
+from steering.sweep.working import Done, Work, Worker
+
+AHEAD = 2
+PATIENCE = 5.0
+"""Seconds that a cluster has to answer."""
+
+
+@contextmanager
+def on_ray(work: Work, workers: int | None, address: str) -> Iterator[Run]:
+    """One actor a worker, with a CPU, or a GPU, each.
+
+    Raises:
+        Refusal: Ray is not installed, nothing answers at the address, or the cluster has fewer
+            CPUs or GPUs than workers.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise Refusal("the ray engine needs Ray: pip install 'whenhow[ray]'.") from None
+    if address:
+        check_address(address)
+    gpu = work.device.startswith("cuda")
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address:
+        ray.init(address=address, **quiet)
+    else:
+        ray.init(num_cpus=workers, include_dashboard=False, **quiet)
+    try:
+        there = int(ray.cluster_resources().get("GPU" if gpu else "CPU", 0))
+        count = workers or there
+        if not 1 <= count <= there:
+            raise Refusal(
+                f"{count} workers with a {'GPU' if gpu else 'CPU'} each, and the cluster has "
+                f"{there}."
+            )
+        actor = ray.remote(
+            num_cpus=1, num_gpus=int(gpu), max_restarts=-1, max_task_retries=TRIES - 1
+        )(Hand)
+        shared = ray.put(work)
+        hands = [actor.remote(shared) for _ in range(count)]
+        yield lambda jobs: _spread(ray, hands, jobs)
+    finally:
+        ray.shutdown()
+
+
+class Hand:
+    """What runs in an actor."""
+
+    def __init__(self, work: Work) -> None:
+        """One thread, as in every worker."""
+        import torch
+
+        torch.set_num_threads(1)
+        self.worker = Worker(work)
+
+    def run(self, job: Job) -> Done:
+        """One shard."""
+        return self.worker.run(job.blocks, job.settings)
+
+
+def _spread(ray: Any, hands: list, jobs: Iterable[Job]) -> Iterator[tuple[int, Done]]:
+    """Hand out jobs as hands get free; Ray itself repeats what a dead one left."""
+    waiting, running = iter(jobs), {}
+    load = dict.fromkeys(range(len(hands)), 0)
+    while True:
+        while True:
+            free = min(load, key=lambda i: load[i])
+            if load[free] >= AHEAD or not (job := next(waiting, None)):
+                break
+            running[hands[free].run.remote(job)] = job, free
+            load[free] += 1
+        if not running:
+            return
+        (ready,), _ = ray.wait(list(running), num_returns=1)
+        job, hand = running.pop(ready)
+        load[hand] -= 1
+        try:
+            yield job.index, ray.get(ready)
+        except ray.exceptions.RayActorError as died:
+            raise lost(job.index, died) from None
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause if isinstance(error.cause, Refusal) else error from None
+
+
+def check_address(address: str) -> None:
+    """Refuse an address at which nothing listens; Ray's own client tries for minutes.
+
+    Raises:
+        Refusal: no host and port, or no answer.
+    """
+    if address in ("auto", "local"):
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        raise Refusal(f"address {address!r}: give HOST:PORT or ray://HOST:PORT, as ray start says.")
+    try:
+        socket.create_connection((host, int(port)), timeout=PATIENCE).close()
+    except OSError as error:
+        raise Refusal(
+            f"no Ray cluster answers at {address} ({error}): start one there (ray start --head), "
+            f"or leave the address out."
+        ) from None

@@ -1,0 +1,293 @@
+"""A sweep file: which settings, judged how, on what. Every mistake in it is told at once.
+
+    problems = 8                        # of each skill and part
+    samples = 4
+    metrics = ["right", "valid", "length", "kl"]     # the first is what settings are ranked by
+    controls = 2                        # random directions beside every push
+
+    [fixed]
+    model = "../organisms/chain/base-0" # paths are relative to the file
+    task = "chain"
+
+    [grid]                              # every combination
+    strength = {from = -1, to = 1, step = 0.25}
+    push = ["check-{layer}.safetensors"]
+
+    [[zip]]                             # these move together
+    layer = [0, 1, 2]
+
+    [random]                            # draw, instead of taking all
+    budget = 200
+
+An axis is one of `AXES`. Names in braces inside a push stand for the values of other axes at the
+same point. What is said outside [fixed], [grid], [[zip]] and [random] holds for the whole sweep.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from probes import DATA
+from probes.records import Refusal, read_toml
+from steering.sweep.axes import Continuous, Point, points, spread
+
+SHIPPED = DATA / "sweeps"
+
+AXES: dict[str, type | tuple[type, ...]] = {
+    "model": str,
+    "task": str,
+    "push": str,
+    "op": str,
+    "layer": int,
+    "site": str,
+    "strength": (int, float),
+    "window": (str, dict),
+    "temperature": (int, float),
+    "top_p": (int, float),
+    "seed": int,
+}
+"""What may differ between settings, and of which type its values are."""
+
+METRICS = ("right", "valid", "parsed", "length", "kl")
+"""Share of right answers; right by a valid trace; readable; tokens of an answer; nats a token from
+the unsteered model, along the answers."""
+
+LEAST = {"problems": 2, "samples": 1, "batch": 1, "shard": 1, "controls": 0, "off_problems": 1}
+SPLITS = ("test", "select", "tune")
+DTYPES = ("float32", "bfloat16", "float16")
+MADE = {"points", "axes", "folder", "name"}
+"""Fields that no key of the file has."""
+BLOCKS = ("fixed", "grid", "zip", "random")
+
+
+@dataclass(frozen=True)
+class SweepFile:
+    """A sweep as it was written down."""
+
+    points: tuple[Point, ...]
+    """One value of every axis that is named, in the file's order."""
+    axes: tuple[str, ...]
+    """Those that vary."""
+    folder: Path
+    """What its paths are relative to."""
+    problems: int = 8
+    """Of each skill and part."""
+    samples: int = 4
+    """Answers to each problem in each setting."""
+    split: str = "test"
+    skills: tuple[str, ...] = ()
+    """Of the task; all if none is named."""
+    metrics: tuple[str, ...] = ("right", "valid", "length", "kl")
+    controls: int = 2
+    """Random directions beside every push."""
+    off_task: str = ""
+    """Another task, answered under every setting: what it costs elsewhere."""
+    off_problems: int = 4
+    """Of each of its skills and parts."""
+    batch: int = 128
+    """Rows decoded together; part of the plan, since with it a resumed run is bit for bit alike."""
+    shard: int = 4096
+    """Answers of a shard at most: what a kill can lose."""
+    dtype: str = "float32"
+    foreign: bool = False
+    """Allow pushes that were made on another model than they are used on."""
+    name: str = field(default="sweep", compare=False)
+
+
+class Mistakes(Refusal):
+    """Everything that is wrong with a sweep, one line each."""
+
+    def __init__(self, wrong: Sequence[str], name: str) -> None:
+        """Each mistake once."""
+        self.wrong = tuple(dict.fromkeys(wrong))
+        listed = "\n".join(f"- {one}" for one in self.wrong)
+        many = f"{name}: {len(self.wrong)} mistakes:\n{listed}"
+        super().__init__(f"{name}: {self.wrong[0]}" if len(self.wrong) == 1 else many)
+
+
+def read_sweep(source: str | Path | Mapping[str, Any]) -> SweepFile:
+    """A sweep file by path, a shipped one by name, or what such a file holds as a dict.
+
+    Raises:
+        Mistakes: everything that can be seen without opening a model.
+    """
+    file, wrong = draft(source)
+    if wrong or file is None:
+        raise Mistakes(wrong, file.name if file else Path(str(source)).stem)
+    return file
+
+
+def draft(source: str | Path | Mapping[str, Any]) -> tuple[SweepFile | None, list[str]]:
+    """What can be read of a sweep file, and what is wrong with it; None where no point can be made.
+
+    Raises:
+        Refusal: no such file, or no TOML.
+    """
+    if isinstance(source, Mapping):
+        given, folder, name = dict(source), Path.cwd(), "sweep"
+    else:
+        path, given = read_toml(source, SHIPPED, "sweep file")
+        folder, name = path.resolve().parent, path.stem
+    wrong: list[str] = []
+    whole = _whole(given, wrong)
+    fixed, grid = _table(given, "fixed", wrong), _table(given, "grid", wrong)
+    zipped = given.get("zip", [])
+    if not isinstance(zipped, list) or not all(isinstance(b, Mapping) for b in zipped):
+        wrong.append("[[zip]]: write each block of axes that move together as a [[zip]] table")
+        zipped = []
+    for key, value in fixed.items():
+        _check(key, [value], "[fixed]", wrong)
+    axes = {k: _values(k, v, wrong) for k, v in grid.items()}
+    blocks = [{k: _values(k, v, wrong) for k, v in b.items()} for b in zipped]
+    _contradictions(fixed, axes, blocks, wrong)
+    budget, seed = _random(_table(given, "random", wrong), wrong)
+    told = len(wrong)
+    varied = (*axes, *(k for b in blocks for k in b))
+    try:
+        found = list(points(fixed, axes, blocks, budget=budget, seed=seed))
+    except Refusal as refusal:
+        return None, [*wrong, str(refusal)]
+    except (LookupError, ValueError):  # of what was told already
+        assert told
+        return None, wrong
+    needed = [p for p in found if {"model", "task"} <= set(p)]
+    file = SweepFile(points=tuple(needed), axes=varied, folder=folder, name=name, **whole)
+    return (file if needed else None), wrong
+
+
+def _whole(given: Mapping[str, Any], wrong: list[str]) -> dict[str, Any]:
+    """The fields of the whole sweep, checked one by one."""
+    known = {f.name: f for f in fields(SweepFile) if f.name not in MADE}
+    kept: dict[str, Any] = {}
+    for key, value in given.items():
+        if key in BLOCKS:
+            continue
+        if key not in known:
+            hint = " (an axis: put it under [fixed] or [grid])" if key in AXES else ""
+            wrong.append(f"{key} is not known{hint}; there are {', '.join((*known, *BLOCKS))}")
+            continue
+        default = known[key].default
+        listed = isinstance(default, tuple)
+        right = isinstance(value, list) if listed else type(value) is type(default)
+        if listed and right:
+            right = all(isinstance(v, str) for v in value)
+            value = tuple(value)
+        if not right:
+            kind = "a list of names" if listed else f"like {default!r}"
+            wrong.append(f"{key} = {value!r}: it is {kind}")
+            continue
+        kept[key] = value
+    for key, least in LEAST.items():
+        if kept.get(key, least) < least:
+            wrong.append(f"{key} = {kept.pop(key)}: it is {least} at least")
+    metrics = kept.get("metrics", ("right",))
+    if unknown := [m for m in metrics if m not in METRICS]:
+        wrong.append(f"metric {unknown[0]!r} is not known; there are {', '.join(METRICS)}")
+    if not metrics or len(set(metrics)) < len(metrics):
+        wrong.append("metrics: name at least one, and each once")
+    for key, known in (("dtype", DTYPES), ("split", SPLITS)):
+        if (value := kept.get(key, known[0])) not in known:
+            wrong.append(f"{key} {value!r} is not known; there are {', '.join(known)}")
+            del kept[key]
+    return kept
+
+
+def _table(given: Mapping[str, Any], name: str, wrong: list[str]) -> dict[str, Any]:
+    table = given.get(name, {})
+    if not isinstance(table, Mapping):
+        wrong.append(f"{name} is a table: write [{name}]")
+        return {}
+    return dict(table)
+
+
+def _values(key: str, given: Any, wrong: list[str]) -> Any:
+    try:
+        values = spread(given)
+    except Refusal as refusal:
+        wrong.append(f"axis {key}: {refusal}")
+        return []
+    if isinstance(values, Continuous):
+        _check(key, [values.low, values.high], "axis", wrong)
+        return values
+    _check(key, values, "axis", wrong)
+    if key == "strength" and not any(v == 0 for v in values):
+        wrong.append(
+            f"axis strength: {values} lacks 0, the unsteered model, without which a dose-response "
+            f"curve has no origin: add it"
+        )
+    return values
+
+
+def _check(key: str, values: Sequence[Any], where: str, wrong: list[str]) -> None:
+    if key not in AXES:
+        hint = " (it holds for the whole sweep: put it above the tables)" if _is_whole(key) else ""
+        wrong.append(f"axis {key} is not known{hint}; there are {', '.join(AXES)}")
+        return
+    bad = [v for v in values if not isinstance(v, AXES[key]) or isinstance(v, bool)]
+    if key in ("layer", "seed"):
+        bad += [v for v in values if isinstance(v, float) and v != int(v)]
+    if bad:
+        wrong.append(f"{where} {key}: {bad[0]!r} is not {_said(AXES[key])}")
+
+
+def _is_whole(key: str) -> bool:
+    return key in {f.name for f in fields(SweepFile)} - MADE
+
+
+def _said(kind: Any) -> str:
+    names = {str: "text", int: "a whole number", (int, float): "a number"}
+    return names.get(kind, "a name or a table of start, stop, origin, after")
+
+
+def _contradictions(
+    fixed: Mapping[str, Any],
+    grid: Mapping[str, Any],
+    blocks: Sequence[Mapping[str, Any]],
+    wrong: list[str],
+) -> None:
+    places: dict[str, list[str]] = {}
+    for where, keys in (("[fixed]", fixed), ("[grid]", grid), *(("[[zip]]", b) for b in blocks)):
+        for key in keys:
+            places.setdefault(key, []).append(where)
+    for key, listed in places.items():
+        if len(listed) > 1:
+            wrong.append(f"axis {key} is in {' and in '.join(listed)}: which is meant?")
+    for block in blocks:
+        if not block or any(isinstance(v, Continuous) for v in block.values()):
+            wrong.append("[[zip]]: name axes with a list of values each")
+            continue
+        lengths = {k: len(v) for k, v in block.items()}
+        if len(set(lengths.values())) > 1 and all(lengths.values()):
+            said = ", ".join(f"{k} has {n}" for k, n in lengths.items())
+            wrong.append(f"[[zip]]: axes that move together have equally many values; {said}")
+    for key in ("model", "task"):
+        if key not in places:
+            wrong.append(f"{key} is missing: name it under [fixed], or several under [grid]")
+    push = [*_listed(fixed.get("push")), *_listed(grid.get("push"))]
+    push += [v for b in blocks for v in _listed(b.get("push"))]
+    for text in filter(lambda v: isinstance(v, str), push):
+        for name in re.findall(r"{(\w*)}", text):
+            if name not in places or name == "push":
+                wrong.append(f"push {text!r}: {{{name}}} is no axis of this sweep")
+    if "strength" in places and not push:
+        wrong.append("strength is an axis of a push, and no push is named")
+
+
+def _listed(value: Any) -> list[Any]:
+    if isinstance(value, list):
+        return value
+    return [] if value is None or isinstance(value, Continuous) else [value]
+
+
+def _random(given: Mapping[str, Any], wrong: list[str]) -> tuple[int | None, int]:
+    if not given:
+        return None, 0
+    if unknown := set(given) - {"budget", "seed"}:
+        wrong.append(f"[random] {min(unknown)} is not known; there are budget, seed")
+    budget, seed = given.get("budget"), given.get("seed", 0)
+    if type(budget) is not int or budget < 1 or type(seed) is not int:
+        wrong.append(f"[random]: budget = {budget!r}, seed = {seed!r}: both whole, budget above 0")
+        return None, 0
+    return budget, seed

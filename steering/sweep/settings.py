@@ -1,0 +1,252 @@
+"""One setting of a sweep: everything that determines its answers, and the hash of that.
+
+    setting.key                    # the same on every machine and in every sweep
+    setting.unsteered              # what it is compared with
+    setting.controls(2)            # random directions as large, at the same place
+    operations(setting, model, shape)     # what `steering.interventions.Steer` is given
+
+Two points of the axes that come to the same edit are one setting: a push of strength 0 is the
+unsteered model at any layer, and is computed once. A control's direction depends on its site, size
+and draw and not on the push it stands beside, so pushes of one site and size share controls.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import cache, cached_property, lru_cache
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from probes.directions import load as load_direction
+from probes.models import Model
+from probes.records import Refusal, content_hash, file_hash, parse_site
+from probes.sae import Sae, load_sae
+from steering.controls import shaped_random
+from steering.features import FeatureEdit
+from steering.interventions import Intervention, Operation, Window
+from steering.vectors import Vectors, load_vectors
+
+VERSION = 1
+"""Raised whenever the same setting gives other answers."""
+
+OPS = ("add", "ablate", "clamp")
+RANDOM = "random direction"
+WINDOWS = {
+    "generated": {"start": 0, "origin": "generated"},
+    "prompt": {"stop": 1, "origin": "generated"},
+    "all": {},
+}
+"""By name; others as a table of `steering.interventions.Window`'s fields, `after` in words."""
+
+Shape = Callable[[str], Float[Tensor, "rows d"]]
+"""From a site's full name to unsteered activations there, to draw random directions from."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a row of a sweep is decoded with; a row of the table of settings."""
+
+    model: str
+    """Folder or Hugging Face name."""
+    digest: str
+    """Content hash of the model."""
+    task: str
+    """Name, or path of its file."""
+    problems: str
+    """Hash of the problems that it is asked, off the task too."""
+    push: str = ""
+    """A direction's file, trained vectors' file#category, or a dictionary's folder#latent; "" for
+    the unsteered model."""
+    content: str = ""
+    """Hash of the push's file."""
+    op: str = ""
+    site: str = ""
+    """Full name."""
+    strength: float = 0.0
+    unit: float = 1.0
+    """What a strength of 1 adds or clamps to: the site's mean residual norm, a feature's largest
+    activation; 1 for trained vectors, which are as long as they are."""
+    window: str = ""
+    """JSON of the window's fields."""
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int = 0
+    dtype: str = "float32"
+    control: str = ""
+    """"" for the real one, or the name of the control."""
+    draw: int = 0
+    """Of the control's random numbers."""
+
+    @cached_property
+    def key(self) -> str:
+        """Sixteen hex digits of the hash of what determines the answers; paths do not."""
+        content = asdict(self)
+        for name in ("model", "task"):
+            del content[name]
+        if self.control and "#" not in self.push:
+            # A random direction as large, whatever it stands beside.
+            size = self.strength if self.op == "ablate" else self.strength * self.unit
+            content |= {"push": "", "content": "", "strength": size, "unit": 1.0}
+        else:
+            content["push"] = self.push.rpartition("#")[2] if "#" in self.push else ""
+        return content_hash([VERSION, content])[:16]
+
+    @property
+    def steered(self) -> bool:
+        """Whether it edits anything."""
+        return bool(self.push)
+
+    @property
+    def unsteered(self) -> "Setting":
+        """The same model, task and decoding without any edit."""
+        plain = {"push": "", "content": "", "op": "", "site": "", "window": ""}
+        return replace(self, **plain, strength=0.0, unit=1.0, control="", draw=0)
+
+    def controls(self, draws: int) -> list["Setting"]:
+        """So many random directions at the same place, none for an unsteered setting."""
+        if not self.steered:
+            return []
+        return [replace(self, control=RANDOM, draw=i) for i in range(draws)]
+
+
+def operations(setting: Setting, model: Model, shape: Shape, *, foreign: bool) -> list[Operation]:
+    """The edits of a setting on a model.
+
+    Args:
+        setting: which.
+        model: what is steered.
+        shape: asked for a control only.
+        foreign: allow a push that was made on another model.
+
+    Raises:
+        Refusal: a push that changed since the plan was made, or does not fit the model.
+    """
+    if not setting.steered:
+        return []
+    edit = _edit(setting, model, foreign)
+    if setting.control:
+        drawn = shaped_random(shape(setting.site), seed=setting.draw)
+        if isinstance(edit, FeatureEdit):
+            edit = replace(edit, along=drawn.to(edit.sae.decoder.device))
+        else:
+            length = 1.0 if edit.norm is not None else float(torch.as_tensor(edit.vector).norm())
+            edit = replace(edit, vector=drawn.float().cpu() * length)
+    return [edit]
+
+
+def _edit(setting: Setting, model: Model, foreign: bool) -> Intervention | FeatureEdit:
+    path, _, part = setting.push.partition("#")
+    if digest_of(path) != setting.content:
+        raise Refusal(f"{path} is not what it was when the sweep was planned.")
+    window = window_of(setting.window, model)
+    if Path(path).is_dir():
+        sae = _sae(path, str(model.device))
+        about = {"unit": setting.unit, "window": window, "foreign": foreign}
+        return FeatureEdit(setting.op, sae, int(part), setting.strength, **about)
+    if part:
+        vector = _trained(path).pushes(torch.tensor([int(part)]))[0]
+        return Intervention(setting.op, setting.site, vector, setting.strength, None, window)
+    strength, unit = setting.strength, setting.unit
+    return Intervention(setting.op, setting.site, _direction(path), strength, unit, window)
+
+
+@lru_cache(maxsize=64)
+def _direction(path: str) -> Tensor:
+    return torch.from_numpy(load_direction(path).vector)
+
+
+@lru_cache(maxsize=64)
+def _trained(path: str) -> Vectors:
+    return load_vectors(path)
+
+
+@lru_cache(maxsize=4)
+def _sae(path: str, device: str) -> Sae:
+    return load_sae(path, device=device)
+
+
+@cache
+def digest_of(path: str) -> str:
+    """Hash of a push's file, or of a dictionary's weights; read once in a process."""
+    folder = Path(path)
+    if folder.is_dir():
+        return content_hash([file_hash(f) for f in sorted(folder.glob("*")) if f.is_file()])
+    return file_hash(folder)
+
+
+def window_of(text: str, model: Model) -> Window:
+    """The window that a setting's JSON means for this model's tokens.
+
+    Raises:
+        Refusal: a word that is no token.
+    """
+    given = dict(json.loads(text))
+    if "after" in given:
+        vocabulary = model.tokenizer.get_vocab()
+        if unknown := [w for w in given["after"] if w not in vocabulary]:
+            raise Refusal(f"window after {unknown[0]!r}: no token of {model.name}.")
+        given["after"] = frozenset(vocabulary[w] for w in given["after"])
+    return Window(**given)
+
+
+@dataclass(frozen=True)
+class Push:
+    """What a push's file says of itself."""
+
+    path: str
+    """With "#" and a category or latent where it holds several."""
+    content: str
+    site: str
+    unit: float
+    made_on: str
+    """Content hash of the model it was made on; "" where it isn't said."""
+    latents: bool = False
+
+
+def read_push(text: str) -> Push:
+    """A direction, one of trained vectors, or one latent of a dictionary, from where it lies.
+
+    Raises:
+        Refusal: no such file, a damaged one, no such category or latent, one that can't be pushed.
+    """
+    path, _, part = text.partition("#")
+    if Path(path).is_dir():
+        if not part.isdigit():
+            raise Refusal(f"{text}: name a latent of the dictionary, as in {path}#17.")
+        sae = _sae(path, "cpu")
+        edit = FeatureEdit("add", sae, int(part))  # refuses a latent that never fires
+        return Push(text, digest_of(path), sae.site, edit.norm, sae.model, latents=True)
+    if not Path(path).is_file():
+        raise Refusal(
+            f"there is no push {path!r}: give a direction's .safetensors, trained vectors' "
+            f".safetensors#CATEGORY, or a dictionary's FOLDER#LATENT."
+        )
+    if part:
+        vectors = _trained(path)
+        index = _category(path, vectors, part)
+        if vectors.network is not None:
+            raise Refusal(
+                f"{path} has a coefficient network, so its push depends on the residual; a sweep "
+                f"adds a fixed one. `whenhow route` runs it."
+            )
+        if not vectors.vectors[index].any():
+            raise Refusal(f"{text} was left out of the fit: its vector is zero.")
+        return Push(f"{path}#{index}", digest_of(path), vectors.site, 1.0, vectors.base)
+    direction = load_direction(path)
+    parse_site(direction.place)
+    return Push(text, digest_of(path), direction.place, direction.norm, direction.model)
+
+
+def _category(path: str, vectors: Vectors, part: str) -> int:
+    """A category by its number, or by its name where only one has it."""
+    named = [i for i, name in enumerate(vectors.names) if name == part]
+    if part.isdigit() and int(part) < len(vectors.names):
+        return int(part)
+    if len(named) != 1:
+        listed = ", ".join(f"{i} ({name})" for i, name in enumerate(vectors.names))
+        what = f"{len(named)} categories named" if named else "no category"
+        raise Refusal(f"{path} has {what} {part!r}; there are {listed}.")
+    return named[0]
