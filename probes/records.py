@@ -287,7 +287,8 @@ def to_arrow(rows: Sequence[Any], kind: type, about: Mapping[str, Any]) -> Any:
     metadata = {"whenhow": json.dumps({"version": SCHEMA_VERSION, "kind": kind.__name__, **about})}
     named = [(field.name, columns[field.type]) for field in fields(kind)]  # type: ignore[index]
     schema = pa.schema(named, metadata=metadata)
-    return pa.Table.from_pylist([asdict(row) for row in rows], schema=schema)
+    arrays = [pa.array([getattr(row, name) for row in rows], column) for name, column in named]
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def read_table(path: Path, kind: type[Row]) -> tuple[list[Row], dict[str, Any]]:

@@ -49,13 +49,19 @@ echo "whenhow train sft --recipe countdown-distilled --base $D/base --teacher $E
 # holds the command that made it.
 dict()    { echo "whenhow sae train --model $1 --task $2 --out $1/sae/blocks.1.hook_resid_post"; }
 vectors() { echo "whenhow vectors train --base $1 --tuned $2 --task $3 --lr 0.05 --allow-few --out runs/vectors/${2//\//-} && cp runs/vectors/${2//\//-}/{taxonomy,vectors,one-vector,everywhere}.safetensors $2/"; }
-{ for m in base-0 rl-0-0 rl-0-1; do [ -d $C/$m/sae ] || dict $C/$m chain; done
+{ for m in base-0 rl-0-1 rl-0-2; do [ -d $C/$m/sae ] || dict $C/$m chain; done
   for m in base rl-0; do [ -d $D/$m/sae ] || dict $D/$m countdown; done
   for s in 1 2; do [ -d $C/base-$s/sae ] || dict $C/base-$s chain; done
-  for s in 0 1 2; do [ -d $S/base-$s/sae ] || dict $S/base-$s chain-small; done
+  for s in 0 1 2; do
+    for m in rl-$s-0 created-$s distilled-$s sft-$s rft-$s random-$s; do [ -d $C/$m/sae ] || dict $C/$m chain; done
+    for m in base-$s rl-$s; do [ -d $S/$m/sae ] || dict $S/$m chain-small; done
+  done
   for s in 0 1 2; do
     for m in rl-$s-0 created-$s distilled-$s sft-$s rft-$s random-$s; do
       [ -f $C/$m/vectors.safetensors ] || vectors $C/base-$s $C/$m chain; done
     [ -f $S/rl-$s/vectors.safetensors ] || vectors $S/base-$s $S/rl-$s chain-small
   done
   for m in rl-0-1 rl-0-2; do [ -f $C/$m/vectors.safetensors ] || vectors $C/base-0 $C/$m chain; done; } | run
+
+# What the shipped sweep pushes (data/sweeps/chain.toml).
+{ [ -d $C/base-0/directions ] || echo "whenhow directions --model $C/base-0 --task chain --out $C/base-0/directions"; } | run

@@ -16,6 +16,7 @@ for byte. Where a figure's rows are missing, it says so instead of showing an em
     steering     dose_response
     features     FEATURES: dictionaries, before and after
     summary      the main question at one look
+    sweep        of a table of settings: leaderboard, heatmap, dose_response, side_effects
 """
 
 from probes.plots.boundary import pass_at_k

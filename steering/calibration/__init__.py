@@ -11,6 +11,7 @@ seeds.
 
     copies          which copies there are, and their twins
     truth           what is true, from both halves of the entries and the twin
+    evidence        what measures are made of, of a finished verdict
     scores          the number that each measure gives
     thresholds      numbers to words, by other seeds; the share that is right
     table           the confusion matrix

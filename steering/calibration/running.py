@@ -13,7 +13,7 @@ from probes.records import Refusal, content_hash, file_hash, read_table, write_t
 from steering.calibration.copies import Copy
 from steering.calibration.thresholds import VERDICT, Cell, judged
 
-VERSION = 2
+VERSION = 3
 """Raised whenever a copy's cells change for the same settings."""
 
 SKIP = ("directions", "strategies", "sharpening", "divergence", "features")
@@ -82,6 +82,7 @@ def cells_of(copy: Copy, out: Path, problems: int, samples: int) -> list[Cell]:
         out=out / copy.name,
         skip=SKIP,
         routed_problems=ROUTED,
+        gates=True,
         workers=0,
     )
     identity = _identity(copy, settings, problems, samples)
@@ -97,7 +98,8 @@ def cells_of(copy: Copy, out: Path, problems: int, samples: int) -> list[Cell]:
 
 
 def _measured(copy: Copy, settings: Any, said: dict, problems: int, samples: int) -> list[Cell]:
-    from steering.calibration.scores import Evidence, gain, scores
+    from steering.calibration.evidence import Evidence
+    from steering.calibration.scores import gain, scores
     from steering.calibration.truth import halves, truth
 
     regimes, cells, evidence = dict(copy.regimes), [], Evidence(settings)
@@ -136,6 +138,7 @@ def _identity(copy: Copy, settings: Any, problems: int, samples: int) -> str:
     counts = [VERSION, RESULT_VERSION, problems, samples]
     fitted = [file_hash(f) for f in sorted(copy.tuned.glob("*.safetensors"))]
     asked = {k: v for k, v in asdict(settings).items() if k not in ("base", "tuned", "out")}
-    latents = [file_hash(f) for f in sorted(copy.base.glob("sae/*/*.safetensors"))]
+    saes = (f for m in (copy.base, copy.tuned) for f in sorted(m.glob("sae/*/*.safetensors")))
+    latents = [file_hash(f) for f in saes]
     more = [list(MEASURES), list(copy.regimes), fitted, latents, asked]
     return content_hash([counts, digests, task, *more])

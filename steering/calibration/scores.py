@@ -22,87 +22,44 @@ the higher side, by what the measure's own paper claims and not by what came out
   than the base's own, on the same texts of the tuned model, negative;
 - *SAE firing*: how far the rates at which its latents fire moved there: squared change over squared
   rate, from two halves of the problems multiplied, so that chance adds nothing; negative;
+- *latent scaling*: the share of the tuned model's own latents of which the base has less than half,
+  by nu on the same texts (Minder et al., arXiv:2504.02922: such latents are new), negative;
+- *latent scaling, error*: the same by nu on what each model's activations have left unexplained;
+- *latent scaling, median*: the middle nu of the latents;
 - *hybrid*, and the arms beside it: the share of the gap that the base recovers when it is pushed
   where, and as, the tuned model says (Venhoff et al., arXiv:2510.07364: much of an RL gap, little
-  of that of a distillation).
+  of that of a distillation);
+- *oracle category*: that share where of all pushes the best is taken;
+- *substitution*: that share where the tuned model itself writes what the two would write apart.
+  Greedy, as all arms are, that is the tuned model token for token: 1, whatever is true;
+- *linear gate*, *steered at KL*, *steered at entropy*: that share where a probe on the base's
+  residual, KL(tuned || base) or the base's entropy says where to push;
+- *KL gate*, *entropy gate*: crossed decoding that doesn't know the decisions: the tuned model
+  writes where KL or entropy is high; and *random tokens* of each, as many at random places.
+
+The three gates are fitted on select problems, to open as often as the two models disagree there
+(`steering.routing.learnt`): what is true has no part in it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from probes.capture import from_rollouts
-from probes.divergence import Parted, divergences, kl_share
-from probes.drift import drift
+from probes.divergence import kl_share
+from probes.drift import drift, latent_scaling
+from probes.drift.scaling import Scaling
 from probes.intervals import Estimate, bootstrap, bootstrap_weights, recovered, undefined
-from probes.records import Measurement, Rollout
-from probes.sae import Sums, load_sae, sums
-from probes.sae.active import read_rows
+from probes.records import Measurement
+from probes.sae import Sums, sums
 from probes.sae.measures import unexplained
+from steering.calibration.evidence import Evidence
 from steering.calibration.truth import PARTS
-from steering.evaluate import Judged, load_judged
 from steering.routing import CELLS
-from steering.verdict import VerdictSettings, measured
-from steering.verdict.context import Context
 from steering.verdict.lines.inside import ROUTED
 from steering.verdict.rules import pick
-from steering.verdict.stages.rollouts import BATCH
-
-TEXTS = 120
-"""Of each skill: what one forward pass of both models is made of."""
-
-
-class Evidence:
-    """A finished verdict of one copy, and both models; everything is read when first needed."""
-
-    def __init__(self, settings: VerdictSettings) -> None:
-        self.context = Context(settings)
-        self._encoded: dict[str, tuple[Sums, Sums]] = {}
-        self.found = measured(settings)
-
-    @property
-    def rows(self) -> Sequence[Measurement]:
-        """All that the stages measured."""
-        return self.found.rows
-
-    @cached_property
-    def answers(self) -> dict[str, Judged]:
-        """Of base and tuned, to the test problems of the touched half."""
-        return {m: self.context.rollouts(m).where(part=PARTS[0]) for m in ("base", "tuned")}
-
-    def encoded(self, skill: str) -> tuple[Sums, Sums] | None:
-        """The base's dictionary on both models' activations, on texts of the tuned model."""
-        if "base" not in self.context.dictionaries:
-            return None
-        if skill not in self._encoded:
-            base, tuned = self.context.pair
-            sae = load_sae(self.context.dictionaries["base"], base)
-            answers = self.texts("tuned", skill)
-            texts = from_rollouts(tuned, self.answers["tuned"].problems, answers)
-            rows = (read_rows(model, sae.site, texts, batch=BATCH) for model in (base, tuned))
-            before, after = (sums(sae, x.x, x.problems) for x in rows)
-            self._encoded[skill] = before, after
-        return self._encoded[skill]
-
-    @cached_property
-    def crossed(self) -> Judged:
-        """The stage's own arms of crossed decoding."""
-        return load_judged(self.context.file("rollouts-crossed.parquet"))[0].where(part=PARTS[0])
-
-    def texts(self, model: str, skill: str, *, valid: bool = False) -> list[Rollout]:
-        """A few answers of a model, from as many problems as there are."""
-        of_it = self.answers[model].where(skill=skill)
-        pairs = zip(of_it.rollouts, of_it.graded, strict=True)
-        kept = [r for r, g in pairs if g.valid or not valid]
-        return kept[:: max(1, len(kept) // TEXTS)][:TEXTS]
-
-    def parted(self, texts: Sequence[Rollout]) -> list[Parted]:
-        """Both models along these texts."""
-        problems = self.answers["base"].problems
-        return divergences(*self.context.pair, self.context.task, problems, texts, batch=BATCH)
 
 
 def scores(evidence: Evidence) -> dict[tuple[str, str], Estimate]:
@@ -182,13 +139,28 @@ def sae_firing(evidence: Evidence, skill: str) -> Estimate:
 def _of_sums(
     evidence: Evidence, skill: str, statistic: Callable[[Sums, Sums, np.ndarray], np.ndarray]
 ) -> Estimate:
-    found = evidence.encoded(skill)
-    if found is None:
+    sae = evidence.dictionary("base")
+    if sae is None:
         return undefined("no dictionary beside the base", 0)
-    before, after = found
+    before, after = (sums(sae, x.x, x.problems) for x in evidence.read(skill, sae.site))
     if len(before.problems) < 2:
         return undefined("texts of one problem only", len(before.problems))
     return bootstrap_weights(lambda w: statistic(before, after, w), len(before.problems))
+
+
+def scaled(statistic: Callable[[Scaling], Estimate]) -> Callable[[Evidence, str], Estimate]:
+    """A number of how much the base has of the tuned model's own latents."""
+
+    def score(evidence: Evidence, skill: str) -> Estimate:
+        sae = evidence.dictionary("tuned")
+        if sae is None:
+            return undefined("no dictionary beside the tuned model", 0)
+        base, tuned = evidence.read(skill, sae.site)
+        if len(set(tuned.problems)) < 2:
+            return undefined("texts of one problem only", len(set(tuned.problems)))
+        return statistic(latent_scaling(sae, tuned, base))
+
+    return score
 
 
 def crossed_decoding(evidence: Evidence, skill: str) -> Estimate:
@@ -198,12 +170,14 @@ def crossed_decoding(evidence: Evidence, skill: str) -> Estimate:
 
 
 def routed(arm: str) -> Callable[[Evidence, str], Estimate]:
-    """The share of the gap that an arm of routing recovers."""
+    """The share of the gap that an arm of routing recovers; its threshold is the copy's own."""
 
     def score(evidence: Evidence, skill: str) -> Estimate:
-        where: dict[str, Any] = {"model": ROUTED, "setting": arm, "skill": skill, "part": PARTS[0]}
-        r = pick(evidence.rows, "recovered valid", **where)
-        return _read(r)
+        names = {r.setting for r in evidence.rows if r.model == ROUTED}
+        (name, *more) = sorted(n for n in names if n == arm or n.startswith(f"{arm} > ")) or [arm]
+        assert not more, f"one threshold a gate, and not {name}, {', '.join(more)}"
+        where: dict[str, Any] = {"model": ROUTED, "setting": name, "skill": skill, "part": PARTS[0]}
+        return _read(pick(evidence.rows, "recovered valid", **where))
 
     return score
 
@@ -218,6 +192,9 @@ MEASURES: dict[str, Callable[[Evidence, str], Estimate]] = {
     "crossed decoding": crossed_decoding,
     "SAE reconstruction": sae_reconstruction,
     "SAE firing": sae_firing,
+    "latent scaling": scaled(lambda found: _negative(found.share_below())),
+    "latent scaling, error": scaled(lambda found: _negative(found.share_below(target="error"))),
+    "latent scaling, median": scaled(Scaling.median),
     "hybrid": routed("hybrid"),
     "shared vector": routed("shared vector"),
     "unconditional vector": routed("unconditional vector"),
@@ -226,6 +203,15 @@ MEASURES: dict[str, Callable[[Evidence, str], Estimate]] = {
     "random category": routed("random category"),
     "random position": routed("random position"),
     "guardrail": routed("guardrail"),
+    "oracle category": routed("oracle category"),
+    "substitution": routed("substitution"),
+    "linear gate": routed("linear gate"),
+    "steered at KL": routed("steered at KL"),
+    "steered at entropy": routed("steered at entropy"),
+    "KL gate": routed("tuned at KL"),
+    "random tokens, KL": routed("as many tokens as tuned at KL"),
+    "entropy gate": routed("tuned at entropy"),
+    "random tokens, entropy": routed("as many tokens as tuned at entropy"),
 }
 """In the order of the table."""
 

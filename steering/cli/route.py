@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from steering.cli.vectors import EVERYWHERE_FILE, FILE, SHARED_FILE, TAXONOMY_FILE
 from steering.cli.verdict import SHIPPED
+from steering.verdict.settings import BESIDE
 
 if TYPE_CHECKING:
     from probes.records import Measurement
@@ -65,7 +65,8 @@ class Route:
     """KL(tuned || base), in nats, above which the tuned model writes, where decisions are not
     known, or the base is steered; none given: no such arms."""
     entropies: tuple[float, ...] = ()
-    """Entropy of the base's next token, in nats, above which the base is steered."""
+    """Entropy of the base's next token, in nats, above which the tuned model writes, or the base is
+    steered."""
     beside: tuple[Path, ...] = ()
     """Folders of earlier runs on other pairs, drawn beside this one."""
     trace: int = 4
@@ -184,14 +185,14 @@ def made(asked: Route, context: "Context") -> "Parts":
 
     base, tuned = context.pair
     beside = Path(asked.tuned)
-    taxonomy = load_taxonomy(asked.taxonomy or beside / TAXONOMY_FILE, tuned)
-    vectors = load_vectors(asked.vectors or beside / FILE, base)
+    taxonomy = load_taxonomy(asked.taxonomy or beside / BESIDE["taxonomy"], tuned)
+    vectors = load_vectors(asked.vectors or beside / BESIDE["vectors"], base)
     check_vectors(vectors, base, tuned)
     lines_of(taxonomy, vectors)
     folder = asked.vectors.parent if asked.vectors else beside
 
     def one(given: Path | None, name: str) -> Any:
-        file = given or folder / name
+        file = given or folder / BESIDE[name]
         if not (given or file.is_file()):
             return None
         check_vectors(found := load_vectors(file, base), base, tuned)
@@ -201,8 +202,8 @@ def made(asked: Route, context: "Context") -> "Parts":
         taxonomy,
         vectors,
         coefficients=asked.coefficients,
-        shared=one(asked.shared, SHARED_FILE),
-        everywhere=one(asked.everywhere, EVERYWHERE_FILE),
+        shared=one(asked.shared, "shared"),
+        everywhere=one(asked.everywhere, "everywhere"),
         absent=load_vectors(asked.absent, base) if asked.absent else None,
         gate=learnt(asked, context, vectors.site) if asked.gate else None,
         windows=asked.windows,
@@ -216,19 +217,13 @@ def made(asked: Route, context: "Context") -> "Parts":
 
 def learnt(asked: Route, context: "Context", site: str) -> Any:
     """The linear gate, fitted on greedy answers of the tuned model to select problems."""
-    from probes.capture import from_rollouts
-    from probes.generate import Decoding
-    from steering.evaluate import evaluate
-    from steering.routing.learnt import fit_gate
+    from steering.routing.learnt import fit_gate, greedy_texts
 
     base, tuned = context.pair
     if context.same:
         return None  # a model agrees with itself everywhere: nothing to fit
     problems = context.problems("select", min(asked.problems, 20))
-    judged = evaluate(
-        tuned, context.task, problems, samples=1, decoding=Decoding(0), batch=asked.batch
-    )
-    texts = from_rollouts(base, problems, judged.rollouts)
+    texts = greedy_texts(tuned, context.task, problems, batch=asked.batch)
     of: Any = asked.gate
     return fit_gate(base, tuned, texts, site, of=of, batch=asked.batch)
 

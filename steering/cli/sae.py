@@ -80,12 +80,12 @@ class SaeTrain:
         from probes.sae import train_sae
         from probes.tasks import load_task
         from steering.cli.progress import bar, console
-        from steering.cli.sae_reading import answers, check_held
+        from steering.cli.sae_reading import answers, check_size
 
         check_empty(self.out)
         task, model = load_task(self.task), load_on(self.model, self.device, self.dtype)
         check_layer(self.site, model.depth)
-        check_held(task, self.problems, self.settings.held_out)
+        check_size(task, self.problems, self.samples, self.settings)
         with bar("answers", self.problems * self.samples) as tick:
             read = answers(
                 model, task, "tune", self.problems, self.samples, self.seed, tick, batch=BATCH

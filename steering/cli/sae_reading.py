@@ -14,7 +14,7 @@ from probes.records import Refusal
 from probes.sae import Sae, load_sae
 from probes.sae.active import Active
 from probes.sae.reason import word_marks
-from probes.sae.train import is_held
+from probes.sae.train import SaeSettings, is_held
 from probes.tasks import Task, decisions, load_task
 from steering.evaluate import Judged, evaluate
 
@@ -109,13 +109,22 @@ def check_latents(sae: Sae, latents: Sequence[int]) -> None:
         raise Refusal(f"latent {wrong[0]} is not one of the {sae.latents} of {sae.folder}.")
 
 
-def check_held(task: Task, problems: int, share: float) -> None:
-    """Refuse so few problems to train on that fewer than two would be measured on.
+def check_size(task: Task, problems: int, samples: int, settings: SaeSettings) -> None:
+    """Refuse a dictionary that these problems can't fill, before anything is sampled.
 
     Raises:
-        Refusal: how many are held out, by the hash of their names.
+        Refusal: fewer than two problems are held out, by the hash of their names; or the longest
+            answers to the others would be fewer rows than latents, or than a batch.
     """
-    held = is_held(np.array([p.id for p in task.problems("tune", problems)]), share)
+    given = task.problems("tune", problems)
+    held = is_held(np.array([p.id for p in given]), settings.held_out)
+    most = samples * sum(task.budget(p) for p, out in zip(given, held, strict=True) if not out)
+    if most < max(settings.latents, settings.batch):
+        raise Refusal(
+            f"{samples} answers to each of {problems} problems are at most {most} rows to train "
+            f"on: too few for {settings.latents} latents in batches of {settings.batch}. Give more "
+            f"problems or samples."
+        )
     if held.sum() < 2:
         raise Refusal(
             f"of {problems} problems the hash of their names holds out {held.sum()} to measure on, "

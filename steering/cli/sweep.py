@@ -1,5 +1,6 @@
 """`whenhow sweep run|plan|table|plot`: many settings, in batches, on many machines."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -142,7 +143,7 @@ class SweepTable:
         kept = frame if self.controls else frame[frame.control == ""]
         kept = kept.sort_values(metric, ascending=False, kind="stable")  # type: ignore[call-overload]
         if self.json:
-            rows = json.loads(kept.to_json(orient="records"))
+            rows = json.loads(kept.to_json(orient="records") or "[]")
             return json.dumps(finite({**about, "settings": rows}), indent=2)
         shown(self.out, frame, about, self.top, metric, controls=self.controls)
         return str(self.out / "settings.parquet")
@@ -265,20 +266,34 @@ def shown(
     failed = frame[frame.status == "failed"]
     for reason, some in failed.groupby("reason"):
         console().print(f"{len(some)} setting(s) failed: {reason}", highlight=False)
+    names = shortened(frame)
     for one in json.loads((out / "best.json").read_text()):
-        console().print(sentence(one, about["metrics"][0]), highlight=False)
+        console().print(sentence(one, about["metrics"][0], names), highlight=False)
 
 
-def sentence(one: dict[str, Any], metric: str) -> str:
+def shortened(frame: "pd.DataFrame") -> dict[str, str]:
+    """Short names of the models, tasks, pushes and windows of a table."""
+    from probes.plots.sweep import short_names
+
+    names: dict[str, str] = {}
+    for axis in ("model", "task", "push", "window"):
+        for kept in (frame[frame.control != ""], frame[frame.control == ""]):
+            names |= short_names(str(v) for v in kept[axis])  # a control's are full paths
+    return names
+
+
+def sentence(one: dict[str, Any], metric: str, names: Mapping[str, str]) -> str:
     """The best push of a model and task, reported where it was not chosen."""
     said = one["reported_on"]
+    model, task, push = (names.get(one[k], one[k]) for k in ("model", "task", "push"))
+    place = "" if one["layer"] is None else f" in layer {one['layer']}"
 
     def interval(name: str) -> str:
         value, low, high = (float("nan") if x is None else x for x in said[name])
         return f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
     return (
-        f"Best of {one['looked_at']} on {one['task']}: {one['push']} at {one['strength']:g}, "
+        f"Best of {one['looked_at']} of {model} on {task}: {push}{place} at {one['strength']:g}, "
         f"chosen on {one['chosen_on']['problems']} problems ({metric} "
         f"{one['chosen_on'][metric]:.3f}). On the other {said['problems']}: {metric} "
         f"{interval(metric)}, beyond the unsteered model {interval(f'{metric}_gain')}, beyond its "
@@ -293,18 +308,21 @@ def leaderboard(
     """The best settings, each beside the unsteered model and its controls."""
     from rich.table import Table
 
-    kept = frame if controls else frame[frame.control == ""]
-    kept = kept[kept.status == "ok"].drop_duplicates("setting")
+    from probes.plots.style import where
+
+    ok = frame.status == "ok"
+    kept = where(frame, ok if controls else ok & (frame.control == "")).drop_duplicates("setting")
     kept = kept.sort_values(metric, ascending=False, kind="stable").head(top)
     axes = [a for a in about["axes"] if a in kept.columns]
     axes += ["control"] if controls else []
+    names = shortened(frame)
     table = Table(title=f"settings by {metric}, of {frame.problems.iloc[0]} problems")
     others = [m for m in about["metrics"] if m != metric]
     columns = [metric, "- unsteered", "- controls", "p corrected", *others]
     for name in (*axes, *columns):
         table.add_column(name, overflow="fold")
     for _, row in kept.iterrows():
-        cells = [short(row[a]) for a in axes]
+        cells = [short(row[a], names) for a in axes]
         cells += [interval(row, n) for n in (metric, f"{metric}_gain", f"{metric}_beyond")]
         cells += ["" if row.p_corrected != row.p_corrected else f"{row.p_corrected:.3g}"]
         cells += [f"{row[m]:.3g}" for m in others]
@@ -312,10 +330,10 @@ def leaderboard(
     return table
 
 
-def short(value: Any) -> str:
-    """An axis' value, paths by their last parts."""
+def short(value: Any, names: Mapping[str, str]) -> str:
+    """An axis' value in few words; "" where there is none."""
     text = f"{value:g}" if isinstance(value, float) else str(value)
-    return "/".join(text.split("/")[-2:]) if "/" in text else text.replace("<NA>", "")
+    return "" if text in ("<NA>", "nan") else names.get(text, text)
 
 
 def interval(row: Any, name: str) -> str:

@@ -6,14 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from steering.cli.verdict import SHIPPED
+from steering.verdict.settings import BESIDE
 
 if TYPE_CHECKING:
     from probes.records import Measurement
     from steering.vectors import Vectors
-
-FILE, TAXONOMY_FILE = "vectors.safetensors", "taxonomy.safetensors"
-SHARED_FILE = "one-vector.safetensors"
-EVERYWHERE_FILE = "everywhere.safetensors"
 
 
 @dataclass(frozen=True)
@@ -124,11 +121,10 @@ class VectorsTrain:
         with bars() as tick:
             found = made(base, tuned, task, asked, tick, taxonomy=given, command=self.command)
         if self.taxonomy is None:
-            save_taxonomy(found.taxonomy, self.out / TAXONOMY_FILE)
-        save_vectors(found.vectors, self.out / FILE)
-        for one, file in ((found.shared, SHARED_FILE), (found.everywhere, EVERYWHERE_FILE)):
-            if one:
-                save_vectors(one, self.out / file)
+            save_taxonomy(found.taxonomy, self.out / BESIDE["taxonomy"])
+        for name in ("vectors", "shared", "everywhere"):
+            if one := getattr(found, name):
+                save_vectors(one, self.out / BESIDE[name])
         about = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
         about["parameters"] = found.vectors.parameters
         figures = {
@@ -139,14 +135,14 @@ class VectorsTrain:
         text = write_results(self.out, "vectors", found.rows, about, figures)
         for table in (*scores_table(found.rows), *tables(found.vectors, found.nearest, found.rows)):
             console().print(table)
-        return text if self.json else str(self.out / FILE)
+        return text if self.json else str(self.out / BESIDE["vectors"])
 
 
 @dataclass(frozen=True)
 class VectorsShow:
     """Show trained vectors: of each category its size, coefficient, loss and nearest tokens."""
 
-    vectors: Path = Path(SHIPPED.tuned) / FILE
+    vectors: Path = Path(SHIPPED.tuned) / BESIDE["vectors"]
     """The file."""
     base: str = SHIPPED.base
     """Folder or name of the model that they steer."""

@@ -85,7 +85,8 @@ class Parts:
     """KL(tuned || base), in nats: above it the tuned model writes, or the base is steered; and,
     crossed, below it."""
     entropies: tuple[float, ...] = ()
-    """Entropy of the base's next token, in nats, above which the base is steered."""
+    """Entropy of the base's next token, in nats, above which the tuned model writes, or the base
+    is steered."""
     seed: int = 0
 
 
@@ -257,28 +258,23 @@ def _without_vectors(base: Model, parts: Parts, full: Arm) -> list[Arm]:
 def _crossed(
     task: Task, problems: Sequence[Problem], tuned: Model, parts: Parts, full: Arm, steer: Steer
 ) -> list[Arm]:
-    """Who decides x who executes, where decisions are places of high KL, or the known ones.
+    """Who decides x who executes, where decisions are places of high KL or entropy, or known.
 
     Beside them the hybrid with such a gate in place of the disagreement.
     """
     arms, vocab = [], tuned.vocab
-    for threshold in parts.thresholds:
-        gate, name = kl_above(threshold), f"tuned at KL > {threshold:g}"
-        cut = Arm(name, Gated(gate, TAKE), candidates=vocab, gated=True)
-        null = replace(cut, name=f"as many tokens as {name}", router=None, gated=False)
-        other = f"base at KL > {threshold:g}"
+    # By the base's own entropy, where is not asked of the tuned model.
+    gates = [(f"KL > {t:g}", kl_above(t), True) for t in parts.thresholds]
+    gates += [(f"entropy > {t:g}", entropy_above(t), False) for t in parts.entropies]
+    for where, gate, gated in gates:
+        cut = Arm(f"tuned at {where}", Gated(gate, TAKE), candidates=vocab, gated=gated)
+        null = replace(cut, name=f"as many tokens as {cut.name}", router=None, gated=False)
         arms += [
             cut,
-            replace(null, follows=name),
-            replace(cut, name=other, router=Gated(but(gate), TAKE)),
+            replace(null, follows=cut.name),
+            replace(cut, name=f"base at {where}", router=Gated(but(gate), TAKE)),
+            replace(full, name=f"steered at {where}", router=Gated(gate, steer), gated=gated),
         ]
-        arms.append(replace(full, name=f"steered at KL > {threshold:g}", router=Gated(gate, steer)))
-    for threshold in parts.entropies:
-        # The base's own entropy: where to steer is then not asked of the tuned model.
-        router = Gated(entropy_above(threshold), steer)
-        arms.append(
-            replace(full, name=f"steered at entropy > {threshold:g}", router=router, gated=False)
-        )
     if parts.thresholds:
         rule = by_rule(at_decisions(task, problems, tuned.tokenizer))
         for name, gate in (("tuned at decisions", rule), ("base at decisions", but(rule))):

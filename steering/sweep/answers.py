@@ -36,7 +36,7 @@ class Answer:
     length: int
     """Tokens, the stop token included."""
     kl: float
-    """Nats a token from the unsteered model; NaN where it was not asked for."""
+    """Nats a token from the unsteered model; NaN where it was not measured."""
 
 
 def table(

@@ -8,7 +8,9 @@ Order is that of the file, the last axis fastest. A draw is without replacement,
 keyed by its seed alone, so that a larger budget keeps the points of a smaller one.
 """
 
+import itertools
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,13 +45,17 @@ class Continuous:
         return float(self.low + (self.high - self.low) * u)
 
 
-def spread(given: Any) -> list[Any] | Continuous:
+def spread(given: Any, *, together: bool = False) -> list[Any] | Continuous:
     """The values of one axis.
 
     >>> spread({"from": -1, "to": 1, "step": 0.5})
     [-1.0, -0.5, 0.0, 0.5, 1.0]
     >>> spread({"from": 0.1, "to": 10, "count": 3, "log": True})
     [0.1, 1.0, 10.0]
+
+    Args:
+        given: as it stands in the file.
+        together: it moves together with others, so that a value may come again.
 
     Raises:
         Refusal: none of the forms, no value, or one twice.
@@ -70,10 +76,10 @@ def spread(given: Any) -> list[Any] | Continuous:
         raise Refusal(f"{given!r} is no axis (a single value belongs under [fixed]): {FORMS}.")
     if not values:
         raise Refusal("it has no value: an empty axis makes an empty grid.")
-    seen = [repr(v) for v in values]
-    if len(set(seen)) < len(seen):
-        twice = next(v for v in seen if seen.count(v) > 1)
-        raise Refusal(f"{twice} is there twice.")
+    seen = [repr(float(v) + 0.0 if _is_number(v) else v) for v in values]
+    if len(set(seen)) < len(seen) and not together:
+        twice = next(v for i, v in enumerate(seen) if v in seen[:i])
+        raise Refusal(f"{values[seen.index(twice)]!r} is there twice.")
     return values
 
 
@@ -104,54 +110,56 @@ def points(
             factors.append((name, values))
         else:
             factors.append([{name: v} for v in values])
-    for block in zipped:
-        length = len(next(iter(block.values())))
+    for block in filter(None, zipped):
+        length = min(map(len, block.values()))
         factors.append([{name: values[i] for name, values in block.items()} for i in range(length)])
-    discrete = [f for f in factors if isinstance(f, list)]
-    total = math.prod(map(len, discrete))
-    endless = len(discrete) < len(factors)
+    lengths = [len(f) for f in factors if isinstance(f, list)]
+    total = math.prod(lengths)
+    endless = len(lengths) < len(factors)
     if budget is None:
         if endless:
             raise Refusal("uniform and loguniform axes need a [random] budget: they have no end.")
         if total > MOST:
             raise Refusal(f"the axes span {total:,} points, above {MOST:,}: draw with [random].")
-        yield from (_merged(fixed, factors, index, []) for index in range(total))
+        for at in itertools.product(*map(range, lengths)):
+            yield _merged(fixed, factors, at, ())
         return
+    if budget > MOST:
+        raise Refusal(f"a budget of {budget:,} draws is above {MOST:,}.")
     if not endless and budget > total:
         raise Refusal(f"a budget of {budget:,} draws, and the axes span {total:,} points.")
-    yield from _drawn(fixed, factors, total, budget, seed, endless)
+    if total:
+        yield from _drawn(fixed, factors, lengths, budget, seed)
 
 
 def _drawn(
-    fixed: Mapping[str, Any], factors: list, total: int, budget: int, seed: int, endless: bool
+    fixed: Mapping[str, Any], factors: list, lengths: list[int], budget: int, seed: int
 ) -> Iterator[Point]:
     rng = np.random.Generator(np.random.Philox(seed))
-    ends = sum(not isinstance(f, list) for f in factors)
-    taken: set[int] = set()
+    ends = len(factors) - len(lengths)
+    taken: set[tuple[int, ...]] = set()
     while budget:
-        index = int(rng.integers(total))
+        at = tuple(rng.integers(lengths).tolist())
         u = rng.random(ends).tolist()
-        if not endless and index in taken:
+        if not ends and at in taken:
             continue
-        taken.add(index)
+        taken.add(at)
         budget -= 1
-        yield _merged(fixed, factors, index, u)
+        yield _merged(fixed, factors, at, u)
 
 
-def _merged(fixed: Mapping[str, Any], factors: list, index: int, u: list[float]) -> Point:
-    """The point of this number, the last factor fastest."""
-    chosen: list[Point] = []
-    u = list(u)
-    for factor in reversed(factors):
+def _merged(
+    fixed: Mapping[str, Any], factors: list, at: Sequence[int], u: Sequence[float]
+) -> Point:
+    """The point of these places on the axes, and of these shares of the continuous ones."""
+    point = dict(fixed)
+    places, shares = iter(at), iter(u)
+    for factor in factors:
         if isinstance(factor, list):
-            index, i = divmod(index, len(factor))
-            chosen.append(factor[i])
+            point |= factor[next(places)]
         else:
             name, axis = factor
-            chosen.append({name: axis.at(u.pop())})
-    point = dict(fixed)
-    for part in reversed(chosen):
-        point |= part
+            point[name] = axis.at(next(shares))
     return point
 
 
@@ -170,9 +178,10 @@ def _steps(low: float, high: float, step: float) -> list[float]:
     """`low` to `high`, both ends included; rounded, so that 0.1 * 3 is 0.3 and 0 is 0."""
     if step <= 0 or high < low:
         raise Refusal(f"from {low:g} to {high:g} in steps of {step:g}: it has no value.")
-    count = math.floor((high - low) / step * (1 + 1e-9) + 1e-9) + 1
-    if count > MOST:
-        raise Refusal(f"from {low:g} to {high:g} in steps of {step:g} are {count:,} values.")
+    steps = (high - low) / step * (1 + 1e-9) + 1e-9
+    if steps >= MOST:
+        raise Refusal(f"from {low:g} to {high:g} in steps of {step:g} are above {MOST:,} values.")
+    count = math.floor(steps) + 1
     return [_round(low + i * step) for i in range(count)]
 
 
@@ -198,5 +207,5 @@ def _number(given: Mapping[str, Any], key: str) -> float:
 
 
 def _is_number(value: Any) -> bool:
-    whole = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return whole and math.isfinite(value)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and abs(value) <= sys.float_info.max  # false for NaN, and for 10**400

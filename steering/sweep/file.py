@@ -23,6 +23,7 @@ An axis is one of `AXES`. Names in braces inside a push stand for the values of 
 same point. What is said outside [fixed], [grid], [[zip]] and [random] holds for the whole sweep.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -34,6 +35,8 @@ from probes.records import Refusal, read_toml
 from steering.sweep.axes import Continuous, Point, points, spread
 
 SHIPPED = DATA / "sweeps"
+WHOLE = 2**63
+"""Whole numbers stay below it, or no table could hold them."""
 
 AXES: dict[str, type | tuple[type, ...]] = {
     "model": str,
@@ -54,7 +57,15 @@ METRICS = ("right", "valid", "parsed", "length", "kl")
 """Share of right answers; right by a valid trace; readable; tokens of an answer; nats a token from
 the unsteered model, along the answers."""
 
-LEAST = {"problems": 2, "samples": 1, "batch": 1, "shard": 1, "controls": 0, "off_problems": 1}
+LEAST = {
+    "problems": 2,
+    "samples": 1,
+    "kl_samples": 1,
+    "batch": 1,
+    "shard": 1,
+    "controls": 0,
+    "off_problems": 1,
+}
 SPLITS = ("test", "select", "tune")
 DTYPES = ("float32", "bfloat16", "float16")
 MADE = {"points", "axes", "folder", "name"}
@@ -80,6 +91,9 @@ class SweepFile:
     skills: tuple[str, ...] = ()
     """Of the task; all if none is named."""
     metrics: tuple[str, ...] = ("right", "valid", "length", "kl")
+    kl_samples: int = 1
+    """Of each problem's answers, how many the KL is measured on: of all it costs as much as writing
+    them does."""
     controls: int = 2
     """Random directions beside every push."""
     off_task: str = ""
@@ -115,8 +129,13 @@ def read_sweep(source: str | Path | Mapping[str, Any]) -> SweepFile:
     """
     file, wrong = draft(source)
     if wrong or file is None:
-        raise Mistakes(wrong, file.name if file else Path(str(source)).stem)
+        raise Mistakes(wrong, file.name if file else name_of(source))
     return file
+
+
+def name_of(source: str | Path | Mapping[str, Any]) -> str:
+    """What a sweep is called."""
+    return "sweep" if isinstance(source, Mapping) else Path(source).stem
 
 
 def draft(source: str | Path | Mapping[str, Any]) -> tuple[SweepFile | None, list[str]]:
@@ -126,10 +145,10 @@ def draft(source: str | Path | Mapping[str, Any]) -> tuple[SweepFile | None, lis
         Refusal: no such file, or no TOML.
     """
     if isinstance(source, Mapping):
-        given, folder, name = dict(source), Path.cwd(), "sweep"
+        given, folder = dict(source), Path.cwd()
     else:
         path, given = read_toml(source, SHIPPED, "sweep file")
-        folder, name = path.resolve().parent, path.stem
+        folder = path.resolve().parent
     wrong: list[str] = []
     whole = _whole(given, wrong)
     fixed, grid = _table(given, "fixed", wrong), _table(given, "grid", wrong)
@@ -140,20 +159,24 @@ def draft(source: str | Path | Mapping[str, Any]) -> tuple[SweepFile | None, lis
     for key, value in fixed.items():
         _check(key, [value], "[fixed]", wrong)
     axes = {k: _values(k, v, wrong) for k, v in grid.items()}
-    blocks = [{k: _values(k, v, wrong) for k, v in b.items()} for b in zipped]
+    blocks = [{k: _values(k, v, wrong, together=True) for k, v in b.items()} for b in zipped]
     _contradictions(fixed, axes, blocks, wrong)
     budget, seed = _random(_table(given, "random", wrong), wrong)
-    told = len(wrong)
     varied = (*axes, *(k for b in blocks for k in b))
+    # Those without a value are told, and the rest of the file is looked at all the same.
+    full, *moving = ({k: v for k, v in b.items() if v} for b in (axes, *blocks))
     try:
-        found = list(points(fixed, axes, blocks, budget=budget, seed=seed))
+        found = list(points(fixed, full, moving, budget=budget, seed=seed))
     except Refusal as refusal:
-        return None, [*wrong, str(refusal)]
-    except (LookupError, ValueError):  # of what was told already
-        assert told
-        return None, wrong
+        wrong.append(str(refusal))
+        one = [{k: v[:1] for k, v in b.items() if isinstance(v, list)} for b in (full, *moving)]
+        found = list(points(fixed, one[0], one[1:]))
+    if wrong:
+        found = [_sound(p) for p in found]
     needed = [p for p in found if {"model", "task"} <= set(p)]
-    file = SweepFile(points=tuple(needed), axes=varied, folder=folder, name=name, **whole)
+    file = SweepFile(
+        points=tuple(needed), axes=varied, folder=folder, name=name_of(source), **whole
+    )
     return (file if needed else None), wrong
 
 
@@ -173,12 +196,11 @@ def _whole(given: Mapping[str, Any], wrong: list[str]) -> dict[str, Any]:
         right = isinstance(value, list) if listed else type(value) is type(default)
         if listed and right:
             right = all(isinstance(v, str) for v in value)
-            value = tuple(value)
         if not right:
             kind = "a list of names" if listed else f"like {default!r}"
             wrong.append(f"{key} = {value!r}: it is {kind}")
             continue
-        kept[key] = value
+        kept[key] = tuple(value) if listed else value
     for key, least in LEAST.items():
         if kept.get(key, least) < least:
             wrong.append(f"{key} = {kept.pop(key)}: it is {least} at least")
@@ -202,17 +224,22 @@ def _table(given: Mapping[str, Any], name: str, wrong: list[str]) -> dict[str, A
     return dict(table)
 
 
-def _values(key: str, given: Any, wrong: list[str]) -> Any:
+def _values(key: str, given: Any, wrong: list[str], *, together: bool = False) -> Any:
     try:
-        values = spread(given)
+        values = spread(given, together=together)
     except Refusal as refusal:
         wrong.append(f"axis {key}: {refusal}")
+        return []
+    if isinstance(values, Continuous) and together:
+        wrong.append(f"axis {key}: what moves together is listed, not drawn")
         return []
     if isinstance(values, Continuous):
         _check(key, [values.low, values.high], "axis", wrong)
         return values
+    if AXES.get(key) is int:  # a range's values are floats
+        values = [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
     _check(key, values, "axis", wrong)
-    if key == "strength" and not any(v == 0 for v in values):
+    if key == "strength" and not together and not any(v == 0 for v in values):
         wrong.append(
             f"axis strength: {values} lacks 0, the unsteered model, without which a dose-response "
             f"curve has no origin: add it"
@@ -225,11 +252,22 @@ def _check(key: str, values: Sequence[Any], where: str, wrong: list[str]) -> Non
         hint = " (it holds for the whole sweep: put it above the tables)" if _is_whole(key) else ""
         wrong.append(f"axis {key} is not known{hint}; there are {', '.join(AXES)}")
         return
-    bad = [v for v in values if not isinstance(v, AXES[key]) or isinstance(v, bool)]
-    if key in ("layer", "seed"):
-        bad += [v for v in values if isinstance(v, float) and v != int(v)]
-    if bad:
+    if bad := [v for v in values if not _fits(v, AXES[key])]:
         wrong.append(f"{where} {key}: {bad[0]!r} is not {_said(AXES[key])}")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if isinstance(value, int):
+        return isinstance(value, kind) and not isinstance(value, bool) and abs(value) < WHOLE
+    return isinstance(value, kind) and not (isinstance(value, float) and not math.isfinite(value))
+
+
+def _sound(point: Point) -> Point:
+    """What can be looked at of a point of a file that has mistakes."""
+    kept = {k: v for k, v in point.items() if k in AXES and _fits(v, AXES[k])}
+    if not set(re.findall(r"{(\w+)}", kept.get("push", ""))) <= set(kept):
+        del kept["push"]
+    return kept
 
 
 def _is_whole(key: str) -> bool:
@@ -237,7 +275,7 @@ def _is_whole(key: str) -> bool:
 
 
 def _said(kind: Any) -> str:
-    names = {str: "text", int: "a whole number", (int, float): "a number"}
+    names = {str: "text", int: "a whole number", (int, float): "a finite number"}
     return names.get(kind, "a name or a table of start, stop, origin, after")
 
 
@@ -255,9 +293,8 @@ def _contradictions(
         if len(listed) > 1:
             wrong.append(f"axis {key} is in {' and in '.join(listed)}: which is meant?")
     for block in blocks:
-        if not block or any(isinstance(v, Continuous) for v in block.values()):
+        if not block:
             wrong.append("[[zip]]: name axes with a list of values each")
-            continue
         lengths = {k: len(v) for k, v in block.items()}
         if len(set(lengths.values())) > 1 and all(lengths.values()):
             said = ", ".join(f"{k} has {n}" for k, n in lengths.items())
@@ -287,7 +324,10 @@ def _random(given: Mapping[str, Any], wrong: list[str]) -> tuple[int | None, int
     if unknown := set(given) - {"budget", "seed"}:
         wrong.append(f"[random] {min(unknown)} is not known; there are budget, seed")
     budget, seed = given.get("budget"), given.get("seed", 0)
-    if type(budget) is not int or budget < 1 or type(seed) is not int:
-        wrong.append(f"[random]: budget = {budget!r}, seed = {seed!r}: both whole, budget above 0")
+    if type(budget) is not int or budget < 1 or type(seed) is not int or seed < 0:
+        wrong.append(
+            f"[random]: budget = {budget!r}, seed = {seed!r}: both whole, budget above 0, seed not "
+            f"below"
+        )
         return None, 0
     return budget, seed

@@ -10,15 +10,16 @@ where axes or samples grow, what is missing goes into new ones, behind them. So 
 shard, wherever and after whatever interruption, decodes the same rows side by side.
 
     plan/settings.parquet    every setting that was ever planned
-    plan/blocks.parquet      the composition; in its metadata, the frame: what all shards share
+    plan/blocks.parquet      the composition; in its metadata, the frame: what all shards share, and
+                             the hash of both
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from probes.records import Refusal, read_table, write_table
+from probes.records import Refusal, content_hash, read_table, write_table
 from steering.shards import composition
 from steering.sweep.settings import Setting
 
@@ -60,9 +61,11 @@ class Plan:
     """By key, those of earlier runs included."""
     shards: list[list[Block]] = field(default_factory=list)
 
-    def of(self, keys: set[str]) -> Iterator[int]:
-        """The shards that hold an answer of these settings."""
-        return (i for i, blocks in enumerate(self.shards) if any(b.key in keys for b in blocks))
+    def of(self, keys: set[str], samples: int) -> Iterator[int]:
+        """The shards that hold one of so many answers of these settings."""
+        for index, blocks in enumerate(self.shards):
+            if any(b.key in keys and b.sample < samples for b in blocks):
+                yield index
 
     def drawn(self) -> dict[str, int]:
         """How many samples of each setting are planned, from index 0 on."""
@@ -98,7 +101,7 @@ def extend(
         room = 0
         for setting in of_model:
             start = known.get(setting.key, 0)
-            plan.settings.setdefault(setting.key, setting)
+            plan.settings[setting.key] = setting  # which says where its files lie today
             known[setting.key] = max(start, samples)
             if start >= samples:
                 continue
@@ -117,14 +120,19 @@ def save_plan(folder: Path, plan: Plan) -> None:
     """Write both tables; settings first, so that no block ever names one that isn't there."""
     write_table(folder / SETTINGS, list(plan.settings.values()), Setting)
     blocks = [b for shard in plan.shards for b in shard]
-    write_table(folder / BLOCKS, blocks, Block, frame=plan.frame)
+    write_table(folder / BLOCKS, blocks, Block, frame=plan.frame, hash=_hash(plan.frame, blocks))
+
+
+def _hash(frame: dict[str, Any], blocks: Sequence[Block]) -> str:
+    return content_hash([frame, [astuple(b) for b in blocks]])
 
 
 def load_plan(folder: Path, frame: dict[str, Any]) -> Plan:
     """The plan of a folder, an empty one where there is none.
 
     Raises:
-        Refusal: the folder belongs to another sweep, or something else lies in it.
+        Refusal: the folder belongs to another sweep, its plan is damaged, or something else lies
+            in it.
     """
     if not (folder / BLOCKS).exists():
         there = {p.name for p in folder.iterdir() if p.name[0] != "."} if folder.is_dir() else set()
@@ -134,10 +142,16 @@ def load_plan(folder: Path, frame: dict[str, Any]) -> Plan:
                 f"remove it."
             )
         return Plan(frame)
-    blocks, about = read_table(folder / BLOCKS, Block)
-    settings, _ = read_table(folder / SETTINGS, Setting)
-    check_frame(folder, about.get("frame", {}), frame)
+    blocks, about = _read(folder / BLOCKS, Block)
+    settings, _ = _read(folder / SETTINGS, Setting)
+    found = about.get("frame", {})
+    check_version(folder, found)
     plan = Plan(frame, {s.key: s for s in settings})
+    if about.get("hash") != _hash(found, blocks) or not {b.key for b in blocks} <= set(
+        plan.settings
+    ):
+        raise Refusal(_damaged(folder / BLOCKS, "it is not what was written"))
+    check_frame(folder, found, frame)
     for block in blocks:
         while len(plan.shards) <= block.shard:
             plan.shards.append([])
@@ -145,17 +159,42 @@ def load_plan(folder: Path, frame: dict[str, Any]) -> Plan:
     return plan
 
 
-def check_frame(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Refuse another frame than the folder's, with what differs.
+def _read(path: Path, kind: type[Any]) -> tuple[list[Any], dict[str, Any]]:
+    """A table of the plan; whatever a flipped byte makes of it, a refusal."""
+    try:
+        return read_table(path, kind)
+    except Refusal as refusal:
+        raise Refusal(_damaged(path, str(refusal))) from None
+    except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
+        raise Refusal(_damaged(path, repr(error))) from None
+
+
+def _damaged(path: Path, why: str) -> str:
+    return (
+        f"{path} is damaged, and without it nobody knows which answers a shard holds ({why}). "
+        f"Choose another --out, or remove {path.parent.parent}."
+    )
+
+
+def check_version(folder: Path, found: Mapping[str, Any]) -> None:
+    """Refuse what a newer whenhow planned.
 
     Raises:
-        Refusal: a newer version, or something that all shards share is another.
+        Refusal: it did.
     """
     if found.get("version", 0) > VERSION:
         raise Refusal(
             f"{folder} was made by a newer whenhow (plan {found['version']}, this one knows "
             f"{VERSION})."
         )
+
+
+def check_frame(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuse another frame than the folder's, with what differs.
+
+    Raises:
+        Refusal: something that all shards share is another.
+    """
     differing = [k for k in {**found, **wanted} if found.get(k) != wanted.get(k)]
     if differing:
         said = ", ".join(f"{k} {found.get(k)!r} and not {wanted.get(k)!r}" for k in differing[:4])

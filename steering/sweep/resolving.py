@@ -5,7 +5,6 @@ files, so what can't work is told before a worker starts and a large model costs
 memory.
 """
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,7 @@ from probes.models import Model, encode, layer_index, outline
 from probes.records import Problem, Refusal, content_hash, parse_site, site_name
 from probes.tasks import Task, load_task
 from probes.tasks.cells import cells_of, problems_of
-from steering.interventions import Steer
+from steering.interventions import Steer, Window
 from steering.sweep.axes import Point
 from steering.sweep.file import Mistakes, SweepFile
 from steering.sweep.settings import (
@@ -28,6 +27,7 @@ from steering.sweep.settings import (
     operations,
     read_push,
     window_of,
+    window_text,
 )
 
 HALVES = ("choose", "report")
@@ -44,8 +44,8 @@ class Asked:
 
     @cached_property
     def identity(self) -> str:
-        """Hash of the problems."""
-        return content_hash([p.id for p in self.problems])
+        """Hash of the problems and of the task, which says how long answers may be."""
+        return content_hash([content_hash(self.task.settings), [p.id for p in self.problems]])
 
     def half(self, index: int) -> str:
         """Every other problem chooses; so each skill is in both halves."""
@@ -58,6 +58,8 @@ class Resolved:
 
     point: Point
     setting: Setting
+    plain: Setting
+    """Without any edit."""
     controls: tuple[Setting, ...]
 
 
@@ -74,6 +76,8 @@ class Resolver:
     failed: dict[tuple[str, str], Refusal] = field(default_factory=dict)
     """What could not be opened, so that it is told once and not for every setting."""
     _fit: set[tuple] = field(default_factory=set)
+    _paths: dict[str, str] = field(default_factory=dict)
+    _plain: dict[tuple, Setting] = field(default_factory=dict)
 
     def all(self) -> list[Resolved]:
         """Every point.
@@ -104,24 +108,13 @@ class Resolver:
         model = self._once("model", source, self.models, outline)
         asked = self.task(point["task"])
         self._readable(model, asked)
-        decoding = Decoding(float(point.get("temperature", 1.0)), float(point.get("top_p", 1.0)))
-        off = self.off()
-        plain = Setting(
-            source,
-            model.digest,
-            asked.name,
-            content_hash([asked.identity, off.identity if off else ""]),
-            temperature=float(decoding.temperature),
-            top_p=float(decoding.top_p),
-            seed=int(point.get("seed", 0)),
-            dtype=file.dtype,
-        )
+        plain = self._unsteered(point, source, model, asked)
         op, strength = point.get("op", "add"), float(point.get("strength", 1.0))
         if op not in OPS:
             raise Refusal(f"op {op!r} is not known; there are {', '.join(OPS)}.")
         text = self._filled(point)
         if text in ("", "none"):
-            return Resolved(point, plain, ())
+            return Resolved(point, plain, plain, ())
         name, _, part = text.partition("#")
         push = self._once(
             "push", "#".join(filter(None, (self.path(name), part))), self.pushes, read_push
@@ -129,7 +122,7 @@ class Resolver:
         site = self._site(point, push, model)
         window = self._window(point.get("window", "generated"), model)
         if op in ("add", "ablate") and strength == 0:
-            return Resolved(point, plain, ())
+            return Resolved(point, plain, plain, ())
         setting = replace(
             plain,
             push=push.path,
@@ -141,14 +134,32 @@ class Resolver:
             window=window,
         )
         self._fits(setting, push, model)
-        return Resolved(point, setting, tuple(setting.controls(file.controls)))
+        return Resolved(point, setting, plain, tuple(setting.controls(file.controls)))
+
+    def _unsteered(self, point: Point, source: str, model: Model, asked: Asked) -> Setting:
+        """The model, task and decoding of a point; one object for all that share it."""
+        numbers = tuple(point.get(k, d) for k, d in (("temperature", 1.0), ("top_p", 1.0)))
+        name = source, asked.name, numbers, point.get("seed", 0)
+        if name not in self._plain:
+            decoding, off = Decoding(float(numbers[0]), float(numbers[1])), self.off()
+            self._plain[name] = Setting(
+                source,
+                model.digest,
+                asked.name,
+                content_hash([asked.identity, off.identity if off else ""]),
+                temperature=float(decoding.temperature),
+                top_p=float(decoding.top_p),
+                seed=int(point.get("seed", 0)),
+                dtype=self.file.dtype,
+            )
+        return self._plain[name]
 
     def off(self) -> Asked | None:
         """The task beside, if one is named."""
         file = self.file
         if not file.off_task:
             return None
-        asked = self._once("off_task", file.off_task, self.beside, self._off)
+        asked = self._once("off_task", self.task_path(file.off_task), self.beside, self._off)
         ids = {p.id for p in asked.problems}
         for one in self.asked.values():
             if ids & {p.id for p in one.problems}:
@@ -158,13 +169,17 @@ class Resolver:
         return asked
 
     def _off(self, name: str) -> Asked:
-        task = load_task(self.path(name))
+        task = load_task(name)
         found = problems_of(task, cells_of(task), self.file.split, self.file.off_problems)
-        return Asked(self.path(name), task, tuple(found))
+        return Asked(name, task, tuple(found))
 
     def task(self, name: str) -> Asked:
         """A task of the axes with its problems."""
-        return self._once("task", self.path(name), self.asked, self._problems)
+        return self._once("task", self.task_path(name), self.asked, self._problems)
+
+    def task_path(self, name: str) -> str:
+        """A file by its path, a shipped task by its name, whatever folder has that name too."""
+        return self.path(name) if name.endswith(".toml") else name
 
     def _problems(self, source: str) -> Asked:
         task = load_task(source)
@@ -179,8 +194,11 @@ class Resolver:
 
     def path(self, text: str) -> str:
         """A path relative to the sweep file where there is one, else the text: a name."""
-        at = self.file.folder / text
-        return str(at.resolve()) if at.exists() and text not in ("", "none") else text
+        if text not in self._paths:
+            at = self.file.folder / text
+            there = text not in ("", "none") and at.exists()
+            self._paths[text] = str(at.resolve()) if there else text
+        return self._paths[text]
 
     def _filled(self, point: Point) -> str:
         return re.sub(r"{(\w+)}", lambda m: str(point[m[1]]), point.get("push", "none"))
@@ -227,14 +245,21 @@ class Resolver:
                     f"window {given!r} is not known; there are {', '.join(WINDOWS)}, or a table of "
                     f"start, stop, origin, after."
                 )
-            given = WINDOWS[given]
+            return window_text(WINDOWS[given])
         kinds = {"start": int, "stop": int, "origin": str, "after": list}
         for key, value in given.items():
-            if key not in kinds or not isinstance(value, kinds[key]):
+            if key not in kinds or type(value) is not kinds[key]:
                 raise Refusal(f"window {given}: {key} = {value!r}; it has {', '.join(kinds)}.")
         if given.get("origin", "row") not in ("row", "generated"):
             raise Refusal(f"window {given}: origin is 'row' or 'generated'.")
-        text = json.dumps(given, sort_keys=True)
+        words = given.get("after", [])
+        if not all(isinstance(w, str) for w in words) or ("after" in given and not words):
+            raise Refusal(f"window {given}: after = {words!r}; it is a list of the model's words.")
+        window = Window(**{k: v for k, v in given.items() if k != "after"})
+        begin = (window.start or 0) if window.origin == "generated" else max(0, window.start or 0)
+        if window.stop is not None and window.stop <= begin:
+            raise Refusal(f"window {given}: it ends where it begins or before, so it never acts.")
+        text = window_text(window, words)
         window_of(text, model)
         return text
 

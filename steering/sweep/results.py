@@ -63,7 +63,10 @@ def write_results(
 ) -> None:
     """Every table, each atomically; `settings.parquet` last, so that it vouches for the rest."""
     failed = failures(shards)
-    keys = {s.key for r in resolved for s in (r.setting, r.setting.unsteered, *r.controls)}
+    settings: dict[str, dict[str, Setting]] = {name: {} for name in asked}
+    for r in resolved:
+        settings[r.setting.problems] |= {s.key: s for s in (r.setting, r.plain, *r.controls)}
+    keys = {key for of_name in settings.values() for key in of_name}
     merge(shards, out / ANSWERS, keys - set(failed), file.samples)
     listed = {
         p.id: _asking(a, p, i, beside)
@@ -73,31 +76,17 @@ def write_results(
     }
     write_table(out / PROBLEMS, list(listed.values()), Asking)
     write_costs(out, shards)
-    tallies = {
-        name: tally(
-            out / ANSWERS,
-            parts,
-            [
-                s
-                for r in resolved
-                if r.setting.problems == name
-                for s in (r.setting, r.setting.unsteered, *r.controls)
-            ],
-        )
-        for name, parts in asked.items()
-    }
+    tallies = {name: tally(out / ANSWERS, asked[name], list(settings[name])) for name in asked}
     frame = frame_of(resolved, asked, tallies, failed, file.metrics)
     write_json(out / BEST, best(frame, asked, tallies, file.metrics))
     write_frame(out / SETTINGS, frame, metrics=list(file.metrics), axes=list(file.axes))
 
 
-def tally(path: Path, asked: tuple[Asked, ...], settings: Sequence[Setting]) -> Tally:
+def tally(path: Path, asked: tuple[Asked, ...], settings: Sequence[str]) -> Tally:
     """Means over samples of every setting and problem, counted by DuckDB out of core."""
     import duckdb
 
-    codes: dict[str, int] = {}
-    for setting in settings:
-        codes.setdefault(setting.key, len(codes))
+    codes = {key: row for row, key in enumerate(settings)}
     ids = {p.id: i for i, p in enumerate(p for a in asked for p in a.problems)}
     named = pd.DataFrame({"setting": list(codes), "row": range(len(codes))})
     places = pd.DataFrame({"problem": list(ids), "place": range(len(ids))})
@@ -108,7 +97,8 @@ def tally(path: Path, asked: tuple[Asked, ...], settings: Sequence[Setting]) -> 
             """
             SELECT row, place, count(*) AS n,
                    sum((grade = 'right')::INT) AS right, sum(valid::INT) AS valid,
-                   sum((grade <> 'unparsed')::INT) AS parsed, sum(length) AS length, sum(kl) AS kl
+                   sum((grade <> 'unparsed')::INT) AS parsed, sum(length) AS length,
+                   avg(kl) FILTER (NOT isnan(kl)) AS kl
             FROM read_parquet(?) JOIN named USING (setting) JOIN places USING (problem)
             WHERE grade <> 'error' GROUP BY row, place
             """,
@@ -120,7 +110,8 @@ def tally(path: Path, asked: tuple[Asked, ...], settings: Sequence[Setting]) -> 
     means = {}
     for metric in ("right", "valid", "parsed", "length", "kl"):
         means[metric] = np.full(n.shape, np.nan)
-        means[metric][at] = found[metric].astype(float) / found["n"]
+        given = np.ma.filled(np.ma.asarray(found[metric], dtype=float), np.nan)
+        means[metric][at] = given if metric == "kl" else given / found["n"]
     return Tally(codes, means, n)
 
 

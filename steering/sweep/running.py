@@ -13,15 +13,15 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from probes.records import Refusal, atomic_write, write_json
 from steering.sweep.engines import Job, engine
-from steering.sweep.file import Mistakes, SweepFile, draft
+from steering.sweep.file import Mistakes, SweepFile, draft, name_of
 from steering.sweep.plan import VERSION, Plan, extend, load_plan, save_plan
 from steering.sweep.resolving import Asked, Resolved, Resolver
 from steering.sweep.results import write_results
@@ -50,29 +50,31 @@ class Prepared:
     damaged: list[Path] = field(default_factory=list)
     """Shards that were there and whose bytes are not what was written."""
 
-    @property
+    @cached_property
     def wanted(self) -> list[Setting]:
         """Every distinct setting: the unsteered ones first, each push before its controls."""
         return wanted(self.resolved)
 
+    @cached_property
+    def needed(self) -> list[int]:
+        """The shards that hold an answer of them."""
+        return list(self.plan.of({s.key for s in self.wanted}, self.file.samples))
+
     @property
     def pending(self) -> list[int]:
         """Shards that are to be run."""
-        keys = {s.key for s in self.wanted}
-        return [i for i in self.plan.of(keys) if i not in self.finished]
+        return [i for i in self.needed if i not in self.finished]
 
     def answers(self, shards: Sequence[int] | None = None) -> int:
         """How many these shards hold, or all that the settings need."""
-        keys = {s.key for s in self.wanted}
-        some = self.plan.of(keys) if shards is None else shards
+        some = self.needed if shards is None else shards
         return sum(b.answers for i in some for b in self.plan.shards[i])
 
 
 def wanted(resolved: Sequence[Resolved]) -> list[Setting]:
     """Settings of all points, each once, unsteered ones first."""
-    plain = [r.setting.unsteered for r in resolved]
-    rest = [s for r in resolved for s in (r.setting, *r.controls)]
-    return list({s.key: s for s in [*plain, *rest]}.values())
+    rest = (s for r in resolved for s in (r.setting, *r.controls))
+    return list({s.key: s for s in (*(r.plain for r in resolved), *rest)}.values())
 
 
 def prepare(source: str | Path | Mapping[str, Any] | SweepFile, out: Path) -> Prepared:
@@ -87,7 +89,6 @@ def prepare(source: str | Path | Mapping[str, Any] | SweepFile, out: Path) -> Pr
         Refusal: a folder that belongs to another sweep.
     """
     file, wrong = (source, []) if isinstance(source, SweepFile) else draft(source)
-    name = file.name if file else Path(str(source)).stem
     resolved: list[Resolved] = []
     if file:
         resolver = Resolver(file)
@@ -96,7 +97,7 @@ def prepare(source: str | Path | Mapping[str, Any] | SweepFile, out: Path) -> Pr
         except Mistakes as more:
             wrong += more.wrong
     if wrong or not file:
-        raise Mistakes(wrong, name)
+        raise Mistakes(wrong, file.name if file else name_of(source))  # type: ignore[arg-type]
     off = resolver.off()
     beside = (off,) if off else ()
     by_name = {one.name: (one, *beside) for one in resolver.asked.values()}
@@ -112,7 +113,7 @@ def prepare(source: str | Path | Mapping[str, Any] | SweepFile, out: Path) -> Pr
         state = check_shard(shard_path(out, index))
         if state:
             ready.finished.add(index)
-        elif state is False:
+        elif state is False and index in ready.needed:
             ready.damaged.append(shard_path(out, index))
     return ready
 
@@ -126,7 +127,7 @@ def frame(file: SweepFile) -> dict[str, Any]:
         "skills": list(file.skills),
         "off_task": file.off_task,
         "off_problems": file.off_problems if file.off_task else 0,
-        "kl": "kl" in file.metrics,
+        "kl_samples": kl_samples(file),
         "batch": file.batch,
         "shard": file.shard,
         "dtype": file.dtype,
@@ -145,32 +146,55 @@ def run(
     """Do what is missing and write the tables; the sweep's folder.
 
     Raises:
-        Refusal: another process runs this sweep, an engine that can't start, a model that can't be
-            loaded or changed since.
+        Refusal: an engine that can't start (nothing is written then), another process that runs
+            this sweep or went on with it since, a model that can't be loaded or changed since.
         ShardLost: a shard whose workers died every time.
         GraderFailure: more than 1% of a shard's answers could not be judged.
     """
     tell = progress or (lambda *_: None)
     total, file = ready.answers(), ready.file
     work = work_of(ready, device)
-    with alone(ready.out):
+    pending = ready.pending
+    with ExitStack() as stack:
+        started = engine(engine_name, work, workers=workers, address=address)
+        spread = stack.enter_context(started) if pending else None
+        stack.enter_context(alone(ready.out))
+        check_unchanged(ready)
         save_plan(ready.out, ready.plan)
         write_json(ready.out / "config.json", config(ready, engine_name, workers, device))
-        pending = ready.pending
         tell("", total - ready.answers(pending), total)
-        if pending:
-            with engine(engine_name, work, workers=workers, address=address) as spread:
-                for index, done in spread(jobs(ready.plan, pending)):
-                    write_shard(ready.out, index, done)
-                    tell(str(done.cost["worker"]), done.answers, total)
-        write_results(ready.out, file, ready.resolved, ready.asked, shard_paths(ready))
+        if spread:
+            for index, done in spread(jobs(ready.plan, pending)):
+                write_shard(ready.out, index, done)
+                tell(str(done.cost["worker"]), done.answers, total)
+        shards = [shard_path(ready.out, i) for i in ready.needed]
+        write_results(ready.out, file, ready.resolved, ready.asked, shards)
     return ready.out
+
+
+def check_unchanged(ready: Prepared) -> None:
+    """Refuse a plan that was laid out on what the folder held before another run extended it.
+
+    Raises:
+        Refusal: it was.
+    """
+    known = len(ready.plan.shards) - ready.fresh
+    if load_plan(ready.out, ready.plan.frame).shards != ready.plan.shards[:known]:
+        raise Refusal(
+            f"{ready.out} went on since this sweep was prepared: prepare it again, or its answers "
+            f"would be laid over the others'."
+        )
 
 
 def work_of(ready: Prepared, device: str) -> Work:
     """What every worker is told once."""
     file = ready.file
-    return Work(ready.asked, file.batch, "kl" in file.metrics, file.foreign, device)
+    return Work(ready.asked, file.batch, kl_samples(file), file.foreign, device)
+
+
+def kl_samples(file: SweepFile) -> int:
+    """On how many answers of each problem the KL is measured."""
+    return file.kl_samples if "kl" in file.metrics else 0
 
 
 def jobs(plan: Plan, pending: Sequence[int]) -> Iterator[Job]:
@@ -183,12 +207,6 @@ def jobs(plan: Plan, pending: Sequence[int]) -> Iterator[Job]:
 def shard_path(out: Path, index: int) -> Path:
     """Where a shard's answers are."""
     return out / "shards" / f"{index:06d}.parquet"
-
-
-def shard_paths(ready: Prepared) -> list[Path]:
-    """All that the settings need, in order."""
-    keys = {s.key for s in ready.wanted}
-    return [shard_path(ready.out, i) for i in ready.plan.of(keys)]
 
 
 def write_shard(out: Path, index: int, done: Done) -> None:

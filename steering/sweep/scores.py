@@ -138,27 +138,27 @@ def _group(
     metrics: Sequence[str],
 ) -> pd.DataFrame:
     """The rows of settings that were asked the same problems."""
-    rows = [(place, one.point, one.setting, one.controls) for place, one in of_name]
-    nulls = {c.key: c for _, one in of_name for c in one.controls}
+    rows = [(place, one.point, one.setting) for place, one in of_name]
+    nulls = {c.key: (c, one.plain.key) for _, one in of_name for c in one.controls}
     start = len(of_name)
-    rows += [(start + i, {}, c, ()) for i, c in enumerate(nulls.values())]
-    keys = [s.key for _, _, s, _ in rows]
-    plain = [s.unsteered.key for _, _, s, _ in rows]
-    beside = [[c.key for c in controls] for *_, controls in rows]
+    rows += [(start + i, {}, c) for i, (c, _) in enumerate(nulls.values())]
+    keys = [s.key for *_, s in rows]
+    plain = [one.plain.key for _, one in of_name] + [k for _, k in nulls.values()]
+    beside = [[c.key for c in one.controls] for _, one in of_name] + [[] for _ in nulls]
     count = [len(a.problems) for a in asked]
     own = np.arange(sum(count)) < count[0]
     data: dict[str, Any] = {
         "place": [place for place, *_ in rows],
-        "control_of": [bool(s.control) for _, _, s, _ in rows],
+        "control_of": [bool(s.control) for *_, s in rows],
         "setting": keys,
         "unsteered": plain,
         "controls": [",".join(b) for b in beside],
-        "control": [s.control for _, _, s, _ in rows],
-        "draw": [s.draw for _, _, s, _ in rows],
+        "control": [s.control for *_, s in rows],
+        "draw": [s.draw for *_, s in rows],
         "status": ["failed" if k in failed else "ok" for k in keys],
         "reason": [failed.get(k, "") for k in keys],
         **_described(rows),
-        "problems_hash": [s.problems for _, _, s, _ in rows],
+        "problems_hash": [s.problems for *_, s in rows],
         "problems": int(own.sum()),
         "answers": tally.answers[:, own].sum(1)[[tally.codes[k] for k in keys]].astype(int),
     }
@@ -175,10 +175,10 @@ def _group(
     return pd.DataFrame(data)
 
 
-def _described(rows: Sequence[tuple[int, Point, Setting, Any]]) -> dict[str, list[Any]]:
+def _described(rows: Sequence[tuple[int, Point, Setting]]) -> dict[str, list[Any]]:
     """What each setting is, in the words of the file where a point has them."""
     found: dict[str, list[Any]] = {}
-    for _, point, s, _ in rows:
+    for _, point, s in rows:
         layer = int(s.site.split(".")[1]) if s.site else point.get("layer")
         about = {
             "model": point.get("model", s.model),
@@ -212,6 +212,7 @@ def _compared(
     means = tally.means[metric][:, kept]
     own = means[[tally.codes[k] for k in keys]]
     base = means[[tally.codes[k] for k in plain]]
+    base[[k == p for k, p in zip(keys, plain, strict=True)]] = np.nan  # nothing to compare
     null = np.full_like(own, np.nan)
     for i, names in enumerate(beside):
         if names := [n for n in names if n]:
@@ -228,13 +229,13 @@ def _compared(
 def _corrected(
     tally: Tally,
     metric: str,
-    rows: Sequence[tuple[int, Point, Setting, Any]],
+    rows: Sequence[tuple[int, Point, Setting]],
     keys: Sequence[str],
     plain: Sequence[str],
     own: Bool[np.ndarray, " problems"],
 ) -> Float[np.ndarray, " settings"]:
     """NaN of the unsteered model and of controls, which are not among those looked at."""
-    looked = [i for i, (_, _, s, _) in enumerate(rows) if s.steered and not s.control]
+    looked = [i for i, (*_, s) in enumerate(rows) if s.steered and not s.control]
     p = np.full(len(rows), np.nan)
     if looked:
         means = tally.means[metric][:, own]

@@ -1,7 +1,6 @@
 """One setting of a sweep: everything that determines its answers, and the hash of that.
 
     setting.key                    # the same on every machine and in every sweep
-    setting.unsteered              # what it is compared with
     setting.controls(2)            # random directions as large, at the same place
     operations(setting, model, shape)     # what `steering.interventions.Steer` is given
 
@@ -11,9 +10,9 @@ and draw and not on the push it stands beside, so pushes of one site and size sh
 """
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from functools import cache, cached_property, lru_cache
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import torch
@@ -24,9 +23,10 @@ from probes.directions import load as load_direction
 from probes.models import Model
 from probes.records import Refusal, content_hash, file_hash, parse_site
 from probes.sae import Sae, load_sae
+from probes.sae.files import CONFIG, WEIGHTS
 from steering.controls import shaped_random
 from steering.features import FeatureEdit
-from steering.interventions import Intervention, Operation, Window
+from steering.interventions import ALL, GENERATED, PROMPT, Intervention, Operation, Window
 from steering.vectors import Vectors, load_vectors
 
 VERSION = 1
@@ -34,11 +34,7 @@ VERSION = 1
 
 OPS = ("add", "ablate", "clamp")
 RANDOM = "random direction"
-WINDOWS = {
-    "generated": {"start": 0, "origin": "generated"},
-    "prompt": {"stop": 1, "origin": "generated"},
-    "all": {},
-}
+WINDOWS = {"generated": GENERATED, "prompt": PROMPT, "all": ALL}
 """By name; others as a table of `steering.interventions.Window`'s fields, `after` in words."""
 
 Shape = Callable[[str], Float[Tensor, "rows d"]]
@@ -70,7 +66,7 @@ class Setting:
     """What a strength of 1 adds or clamps to: the site's mean residual norm, a feature's largest
     activation; 1 for trained vectors, which are as long as they are."""
     window: str = ""
-    """JSON of the window's fields."""
+    """JSON of the window's fields, as `window_text` writes it."""
     temperature: float = 1.0
     top_p: float = 1.0
     seed: int = 0
@@ -83,9 +79,7 @@ class Setting:
     @cached_property
     def key(self) -> str:
         """Sixteen hex digits of the hash of what determines the answers; paths do not."""
-        content = asdict(self)
-        for name in ("model", "task"):
-            del content[name]
+        content = {name: getattr(self, name) for name in COUNTED}
         if self.control and "#" not in self.push:
             # A random direction as large, whatever it stands beside.
             size = self.strength if self.op == "ablate" else self.strength * self.unit
@@ -99,17 +93,15 @@ class Setting:
         """Whether it edits anything."""
         return bool(self.push)
 
-    @property
-    def unsteered(self) -> "Setting":
-        """The same model, task and decoding without any edit."""
-        plain = {"push": "", "content": "", "op": "", "site": "", "window": ""}
-        return replace(self, **plain, strength=0.0, unit=1.0, control="", draw=0)
-
     def controls(self, draws: int) -> list["Setting"]:
         """So many random directions at the same place, none for an unsteered setting."""
         if not self.steered:
             return []
         return [replace(self, control=RANDOM, draw=i) for i in range(draws)]
+
+
+COUNTED = tuple(f.name for f in fields(Setting) if f.name not in ("model", "task"))
+"""What the key is of."""
 
 
 def operations(setting: Setting, model: Model, shape: Shape, *, foreign: bool) -> list[Operation]:
@@ -139,42 +131,66 @@ def operations(setting: Setting, model: Model, shape: Shape, *, foreign: bool) -
 
 def _edit(setting: Setting, model: Model, foreign: bool) -> Intervention | FeatureEdit:
     path, _, part = setting.push.partition("#")
-    if digest_of(path) != setting.content:
+    content = digest_of(path)
+    if content != setting.content:
         raise Refusal(f"{path} is not what it was when the sweep was planned.")
     window = window_of(setting.window, model)
     if Path(path).is_dir():
-        sae = _sae(path, str(model.device))
+        # An outline has no device; what is checked against it is read on the CPU.
+        sae = _sae(path, content, "cpu" if model.device.type == "meta" else str(model.device))
         about = {"unit": setting.unit, "window": window, "foreign": foreign}
         return FeatureEdit(setting.op, sae, int(part), setting.strength, **about)
     if part:
-        vector = _trained(path).pushes(torch.tensor([int(part)]))[0]
+        vector = _trained(path, content).pushes(torch.tensor([int(part)]))[0]
         return Intervention(setting.op, setting.site, vector, setting.strength, None, window)
     strength, unit = setting.strength, setting.unit
-    return Intervention(setting.op, setting.site, _direction(path), strength, unit, window)
+    vector = _direction(path, content)
+    return Intervention(setting.op, setting.site, vector, strength, unit, window)
 
 
+# By content too: in a notebook, what was fitted anew lies where the old one lay.
 @lru_cache(maxsize=64)
-def _direction(path: str) -> Tensor:
+def _direction(path: str, content: str) -> Tensor:  # noqa: ARG001
     return torch.from_numpy(load_direction(path).vector)
 
 
 @lru_cache(maxsize=64)
-def _trained(path: str) -> Vectors:
+def _trained(path: str, content: str) -> Vectors:  # noqa: ARG001
     return load_vectors(path)
 
 
 @lru_cache(maxsize=4)
-def _sae(path: str, device: str) -> Sae:
+def _sae(path: str, content: str, device: str) -> Sae:  # noqa: ARG001
     return load_sae(path, device=device)
 
 
-@cache
 def digest_of(path: str) -> str:
-    """Hash of a push's file, or of a dictionary's weights; read once in a process."""
+    """Hash of a push's file, or of a dictionary's weights and config; "" where there is none."""
     folder = Path(path)
-    if folder.is_dir():
-        return content_hash([file_hash(f) for f in sorted(folder.glob("*")) if f.is_file()])
-    return file_hash(folder)
+    files = [folder / CONFIG, folder / WEIGHTS] if folder.is_dir() else [folder]
+    stats = [(str(f), f.stat()) for f in files if f.is_file()]
+    return _digest(tuple((name, s.st_mtime_ns, s.st_size, s.st_ino) for name, s in stats))
+
+
+@lru_cache(maxsize=4096)
+def _digest(files: tuple[tuple[str, int, int, int], ...]) -> str:
+    """Read again only where a file was written since."""
+    hashes = [file_hash(Path(name)) for name, *_ in files]
+    return hashes[0] if len(hashes) == 1 else content_hash(hashes) if hashes else ""
+
+
+def window_text(window: Window, words: Sequence[str] = ()) -> str:
+    """JSON of what differs from a window without bounds: one text for windows that are the same.
+
+    >>> window_text(GENERATED), window_text(ALL)
+    ('{"origin": "generated"}', '{}')
+    """
+    given = {k: v for k, v in vars(window).items() if v != getattr(ALL, k)}
+    if window.origin == "row" and window.start is None:
+        del given["start"]  # a row has nothing before its first token
+    if words:
+        given["after"] = sorted(set(words))
+    return json.dumps(given, sort_keys=True)
 
 
 def window_of(text: str, model: Model) -> Window:
@@ -214,18 +230,20 @@ def read_push(text: str) -> Push:
     """
     path, _, part = text.partition("#")
     if Path(path).is_dir():
-        if not part.isdigit():
+        if not part.isdecimal():
             raise Refusal(f"{text}: name a latent of the dictionary, as in {path}#17.")
-        sae = _sae(path, "cpu")
-        edit = FeatureEdit("add", sae, int(part))  # refuses a latent that never fires
-        return Push(text, digest_of(path), sae.site, edit.norm, sae.model, latents=True)
+        content, latent = digest_of(path), int(part)
+        sae = _sae(path, content, "cpu")
+        edit = FeatureEdit("add", sae, latent)  # refuses a latent that never fires
+        return Push(f"{path}#{latent}", content, sae.site, edit.norm, sae.model, latents=True)
     if not Path(path).is_file():
         raise Refusal(
             f"there is no push {path!r}: give a direction's .safetensors, trained vectors' "
             f".safetensors#CATEGORY, or a dictionary's FOLDER#LATENT."
         )
+    content = digest_of(path)
     if part:
-        vectors = _trained(path)
+        vectors = _trained(path, content)
         index = _category(path, vectors, part)
         if vectors.network is not None:
             raise Refusal(
@@ -234,16 +252,16 @@ def read_push(text: str) -> Push:
             )
         if not vectors.vectors[index].any():
             raise Refusal(f"{text} was left out of the fit: its vector is zero.")
-        return Push(f"{path}#{index}", digest_of(path), vectors.site, 1.0, vectors.base)
+        return Push(f"{path}#{index}", content, vectors.site, 1.0, vectors.base)
     direction = load_direction(path)
     parse_site(direction.place)
-    return Push(text, digest_of(path), direction.place, direction.norm, direction.model)
+    return Push(text, content, direction.place, direction.norm, direction.model)
 
 
 def _category(path: str, vectors: Vectors, part: str) -> int:
     """A category by its number, or by its name where only one has it."""
     named = [i for i, name in enumerate(vectors.names) if name == part]
-    if part.isdigit() and int(part) < len(vectors.names):
+    if part.isdecimal() and int(part) < len(vectors.names):
         return int(part)
     if len(named) != 1:
         listed = ", ".join(f"{i} ({name})" for i, name in enumerate(vectors.names))

@@ -46,7 +46,8 @@ class Work:
     asked: Mapping[str, tuple[Asked, ...]]
     """By `Setting.problems`: the task's own problems, and those of the task beside."""
     batch: int
-    kl: bool
+    kl: int
+    """On how many samples of each problem the KL is measured."""
     foreign: bool
     device: str = "cpu"
 
@@ -177,9 +178,13 @@ class Worker:
         rollouts: Sequence[Rollout],
         failed: Mapping[Hashable, str],
     ) -> tuple[Float[np.ndarray, " answers"], dict[Hashable, str]]:
-        """KL of every answer; 0 of the unsteered ones, NaN of failed ones."""
-        kl = np.array([np.nan if r.setting in failed else 0.0 for r in requests])
-        at = [i for i, r in enumerate(requests) if edits[r.setting] and r.setting not in failed]
+        """KL of the first answers to each problem; 0 of unsteered ones, NaN where not measured."""
+        kl = np.full(len(requests), np.nan)
+        asked = [
+            i for i, r in enumerate(requests) if r.sample < self.work.kl and r.setting not in failed
+        ]
+        kl[asked] = 0.0
+        at = [i for i in asked if edits[requests[i].setting]]
         if not at:
             return kl, {}
         of = [requests[i] for i in at], [rollouts[i] for i in at]

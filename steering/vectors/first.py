@@ -135,16 +135,30 @@ def fit_everywhere(
     _check(base, tuned, train, hold)
     draw = torch.Generator().manual_seed(settings.seed)
     start = torch.nn.functional.normalize(torch.randn(1, base.width, generator=draw))
+    found = _descend(base, site, train.answers, hold.answers, start, None, settings, progress)
+    return _everywhere(found, site, base.digest, tuned.digest, train)
+
+
+def bias_everywhere(first: Vectors, train: Stretches) -> Vectors:
+    """What `fit_everywhere` would find again: the bias of a first form fitted to the same texts."""
+    if first.bias is None:
+        raise Refusal("vectors of the current form have no bias that was fitted to every token.")
+    return _everywhere(first.bias[None], first.site, first.base, first.tuned, train)
+
+
+def _everywhere(
+    line: Float[Tensor, "1 d"], site: str, base: str, tuned: str, train: Stretches
+) -> Vectors:
     return Vectors(
         site=site,
-        vectors=_descend(base, site, train.answers, hold.answers, start, None, settings, progress),
+        vectors=line,
         coefficients=torch.ones(1),
         bias=None,
         names=("everywhere",),
         form="first",
-        parameters=base.width,
-        base=base.digest,
-        tuned=tuned.digest,
+        parameters=line.shape[1],
+        base=base,
+        tuned=tuned,
         taxonomy="",
         data=content_hash([train.data]),
         counts=(len(train.answers),),

@@ -33,13 +33,14 @@ from probes.taxonomy import (
 from steering.evaluate import evaluate
 from steering.vectors.current import CurrentSettings, fit_current
 from steering.vectors.files import nearest
-from steering.vectors.first import FirstSettings, fit_everywhere, fit_first
+from steering.vectors.first import FirstSettings, bias_everywhere, fit_everywhere, fit_first
 from steering.vectors.judging import ONE_VECTOR, SHUFFLED, judge, with_losses
 from steering.vectors.places import Places, find_places
 from steering.vectors.record import Vectors
 from steering.vectors.targets import Stretches, stretches
 
 SPLITS = ("tune", "select", "test")
+EVERYWHERE = "everywhere"
 BATCH = 128
 
 Advance = Callable[[str, int, int], Any]
@@ -129,16 +130,11 @@ def made(
     rows: list[Measurement] = []
     if taxonomy is None:
         taxonomy, rows = categories(asked, task, tuned, answers, advance)
-    vectors, shared, judged = train(asked, base, tuned, taxonomy, site, answers, advance)
-    everywhere = None
-    if not asked.no_controls:
-        settings = first_settings(asked)
-        tune, select = stretched(tuned, taxonomy, answers)
-        told = partial(_tell, advance, "everywhere", settings.epochs)
-        everywhere = fit_everywhere(base, tuned, site, tune, select, settings, progress=told)
-        everywhere = replace(everywhere, command=command)
+    vectors, controls, judged = train(asked, base, tuned, taxonomy, site, answers, advance)
     vectors = replace(vectors, command=command)
-    shared = shared and replace(shared, command=command)
+    shared, everywhere = (
+        one and replace(one, command=command) for one in map(controls.get, (ONE_VECTOR, EVERYWHERE))
+    )
     return Made(taxonomy, vectors, shared, everywhere, nearest(base, vectors), rows + judged)
 
 
@@ -230,8 +226,8 @@ def train(
     site: str,
     answers: dict[tuple[str, str], Answers],
     advance: Advance,
-) -> tuple[Vectors, Vectors | None, list[Measurement]]:
-    """The vectors, their controls, and both judged at places of test problems."""
+) -> tuple[Vectors, dict[str, Vectors], list[Measurement]]:
+    """The vectors and their controls; all but the one for every token judged at test places."""
     texts = {split: answers["tuned", split].texts for split in SPLITS}
     total = 2 * sum(map(len, texts.values()))
     places: dict[str, Places] = {
@@ -246,13 +242,18 @@ def train(
         )
         for split, of_it in texts.items()
     }
+    controls, everywhere = {}, None
     if asked.form == "first":
-        vectors, controls = first_form(asked, base, tuned, taxonomy, site, answers, advance), {}
+        vectors, everywhere = first_form(asked, base, tuned, taxonomy, site, answers, advance)
     else:
         vectors, controls = current_form(asked, base, tuned, taxonomy, places, advance)
+        if not asked.no_controls:
+            everywhere = unconditional(asked, base, tuned, taxonomy, site, answers, advance)
     loss = asked.loss if asked.form == "current" else "kl"
     rows = judge(base, vectors, places["test"], loss=loss, controls=controls, seed=asked.seed)
-    return with_losses(vectors, rows), controls.get(ONE_VECTOR), rows
+    if everywhere and not asked.no_controls:
+        controls[EVERYWHERE] = everywhere
+    return with_losses(vectors, rows), controls, rows
 
 
 def current_form(
@@ -303,12 +304,29 @@ def first_form(
     site: str,
     answers: dict[tuple[str, str], Answers],
     advance: Advance,
-) -> Vectors:
-    """A bias on whole texts, and the categories' vectors on top."""
+) -> tuple[Vectors, Vectors]:
+    """A bias on whole texts and the categories' vectors on top; and the bias by itself."""
     settings = first_settings(asked)
     tune, select = stretched(tuned, taxonomy, answers)
     told = partial(_tell, advance, "vectors", 2 * settings.epochs)
-    return fit_first(base, tuned, taxonomy, site, tune, select, settings, progress=told)
+    vectors = fit_first(base, tuned, taxonomy, site, tune, select, settings, progress=told)
+    return vectors, bias_everywhere(vectors, tune)
+
+
+def unconditional(
+    asked: Training,
+    base: Model,
+    tuned: Model,
+    taxonomy: Taxonomy,
+    site: str,
+    answers: dict[tuple[str, str], Answers],
+    advance: Advance,
+) -> Vectors:
+    """One vector for every token, beside vectors that have no bias."""
+    settings = first_settings(asked)
+    tune, select = stretched(tuned, taxonomy, answers)
+    told = partial(_tell, advance, EVERYWHERE, settings.epochs)
+    return fit_everywhere(base, tuned, site, tune, select, settings, progress=told)
 
 
 def first_settings(asked: Training) -> FirstSettings:

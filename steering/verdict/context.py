@@ -12,7 +12,7 @@ from probes.records import Problem, Refusal, content_hash, file_hash
 from probes.tasks import Task, load_task
 from probes.tasks.cells import Cell, cells_of, problems_of
 from steering.evaluate import Judged, load_judged
-from steering.verdict.settings import VerdictSettings
+from steering.verdict.settings import BESIDE, VerdictSettings
 
 MODELS = ("base", "tuned")
 
@@ -77,12 +77,9 @@ class Context:
     def fitted(self) -> dict[str, Path]:
         """Taxonomy and steering vectors beside the tuned model, where both are and may be used."""
         folder = Path(self.settings.tuned)
-        files = {name: folder / f"{name}.safetensors" for name in ("taxonomy", "vectors")}
-        there = not self.settings.fresh and all(file.is_file() for file in files.values())
-        beside = {"shared": "one-vector", "everywhere": "everywhere"}
-        more = {name: folder / f"{file}.safetensors" for name, file in beside.items()}
-        found = files | {name: file for name, file in more.items() if file.is_file()}
-        return found if there else {}
+        files = {name: folder / file for name, file in BESIDE.items() if (folder / file).is_file()}
+        there = {"taxonomy", "vectors"} <= files.keys() and not self.settings.fresh
+        return files if there else {}
 
     def load(self, source: str) -> Model:
         """A model where this run wants it, and as wide."""

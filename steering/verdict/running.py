@@ -118,7 +118,7 @@ STAGES = (
         "routing by trained vectors",
         f"{_HERE}.routing:run",
         (),
-        ("seed", "fresh", "problems", "routed_problems", "fitted"),
+        ("seed", "fresh", "problems", "routed_problems", "gates", "fitted"),
     ),
     Stage(
         "features",

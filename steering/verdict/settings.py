@@ -13,6 +13,15 @@ TUNING_ANSWERS = Thresholds.tuning_rollouts
 """How many answers tuning is taken to have sampled where nobody says."""
 
 
+BESIDE = {
+    "taxonomy": "taxonomy.safetensors",
+    "vectors": "vectors.safetensors",
+    "shared": "one-vector.safetensors",
+    "everywhere": "everywhere.safetensors",
+}
+"""What a training of vectors leaves, by what it is: in a run's folder, or beside a tuned model."""
+
+
 @dataclass(frozen=True)
 class VerdictSettings:
     """Which pair, on which task, from how much evidence."""
@@ -55,6 +64,9 @@ class VerdictSettings:
     """The change of a rate below which two rates count as equal."""
     routed_problems: int = 12
     """Test problems for each skill and half on which the arms of routing are compared."""
+    gates: bool = False
+    """Route also by a linear probe, by KL and by entropy, each open as often as the models
+    disagree."""
     elicitation_updates: int = 40
     """The elicitation budget: supervised updates on valid traces of touched entries."""
     elicitation_batch: int = 64

@@ -25,9 +25,11 @@ from steering.calibration import (
     threshold,
     truth,
 )
-from steering.calibration.scores import Evidence, gain, scores
+from steering.calibration.evidence import Evidence
+from steering.calibration.scores import MEASURES, gain, scores
 from steering.calibration.thresholds import says
 from steering.cli.calibrate import MARKS, between
+from steering.evaluate import load_judged
 from steering.verdict import VerdictSettings, verdict
 
 UP, FLAT = Estimate(0.5, 0.4, 0.6, 40), Estimate(0.0, -0.02, 0.02, 40)
@@ -217,14 +219,15 @@ def evidence(tmp_path_factory):
     chain = DATA / "organisms" / "chain"
     settings = VerdictSettings(
         base=str(chain / "base-0"),
-        tuned=str(chain / "created-0"),
+        tuned=str(chain / "rl-0-2"),
         out=tmp_path_factory.mktemp("calibration"),
         problems=12,
         samples=8,
         crossed_samples=1,
-        skip=(*running.SKIP, "elicitation", "routing"),
+        routed_problems=12,
+        gates=True,
+        skip=(*running.SKIP, "elicitation"),
         workers=0,
-        fresh=True,
     )
     verdict(settings, progress=False)
     return Evidence(settings)
@@ -280,6 +283,105 @@ def test_the_dictionary_s_scores_are_saelens_of_hugging_face_s_activations(evide
     moved = -float(((b - a) * (d - c)).sum() / ((a + b) * (c + d) / 4).sum())
     assert moved < -0.005
     assert found["SAE firing", "n"].value == pytest.approx(moved, rel=1e-3)
+
+
+def test_latent_scaling_is_least_squares_on_saelens_of_hugging_face_s_activations(evidence):
+    """Of every latent by itself: what is left for it is fitted with it alone."""
+    site = "blocks.1.hook_resid_post"
+    folder = DATA / "organisms" / "chain" / "rl-0-2" / "sae" / site
+    sae = SAE.load_from_disk(folder)
+    prompts = {p.id: p.prompt for p in evidence.answers["tuned"].problems}
+    texts, states = evidence.texts("tuned", "n"), []
+    for model in evidence.context.pair:
+        rows = []
+        for r in texts:
+            prompt = model.tokenizer(prompts[r.problem])["input_ids"]
+            ids = torch.tensor([[*prompt, *r.tokens]])
+            with torch.no_grad():
+                found = model.net(ids, output_hidden_states=True).hidden_states[2][0]
+            rows.append(found[len(prompt) - 1 : -1])
+        states.append(torch.cat(rows))
+    base, tuned = states
+    problem = np.repeat([r.problem for r in texts], [len(r.tokens) for r in texts])
+    with torch.no_grad():
+        f = sae.encode(tuned).double()
+        d, bias = sae.W_dec.double(), sae.b_dec.double()
+        wrong = {m: x.double() - sae.decode(sae.encode(x)).double() for m, x in enumerate(states)}
+    nu = {"": [], ", error": []}
+    for i in range(len(d)):
+        on = f[:, i] > 0
+        if on.sum() < 30 or len(set(problem[on.numpy()])) < 10:
+            continue
+        others = f[on] @ d - f[on, i : i + 1] * d[i] + bias
+        alone = (f[on, i : i + 1] * d[i]).reshape(-1, 1).numpy()
+        for name, targets in (
+            ("", [x[on].double() - others for x in states]),
+            (", error", [wrong[m][on] for m in (0, 1)]),
+        ):
+            beta = [np.linalg.lstsq(alone, t.reshape(-1).numpy())[0][0] for t in targets]
+            nu[name].append(beta[0] / beta[1])
+    assert len(nu[""]) > 20
+    found = scores(evidence)
+    for name, of_it in nu.items():
+        share = -np.mean(np.array(of_it) < 0.5)
+        assert found[f"latent scaling{name}", "n"].value == pytest.approx(share)
+    assert found["latent scaling, error", "n"].value < 0
+    middle = found["latent scaling, median", "n"]
+    assert middle.value == pytest.approx(np.median(nu[""]), rel=1e-3)
+    assert middle.low < middle.value < middle.high
+
+
+@pytest.mark.parametrize("there", [(), ("base",), ("tuned",)])
+def test_without_a_dictionary_there_is_no_score_of_it(evidence, there):
+    bare = Evidence(evidence.context.settings)
+    kept = {name: bare.context.dictionaries[name] for name in there}
+    vars(bare.context)["dictionaries"] = kept  # what would be found beside the models
+    of_base, of_tuned = (
+        ("SAE reconstruction", "SAE firing"),
+        ("latent scaling", "latent scaling, median"),
+    )
+    for name in (*of_base, *of_tuned):
+        found, whose = MEASURES[name](bare, "n"), "base" if name in of_base else "tuned"
+        assert found.defined == (whose in there)
+        told = "tuned model" if whose == "tuned" else whose
+        assert found.defined or found.reason == f"no dictionary beside the {told}"
+
+
+ARMS = {
+    "KL gate": "tuned-at-KL",
+    "random tokens, KL": "as-many-tokens-as-tuned-at-KL",
+    "entropy gate": "tuned-at-entropy",
+    "random tokens, entropy": "as-many-tokens-as-tuned-at-entropy",
+    "steered at KL": "steered-at-KL",
+    "steered at entropy": "steered-at-entropy",
+    "linear gate": "linear-gate",
+    "substitution": "substitution",
+    "oracle category": "oracle-category",
+}
+
+
+def test_the_score_of_an_arm_is_its_share_of_the_gap_whatever_its_threshold(evidence):
+    folder = evidence.context.file("routing") / "arms"
+
+    def rates(name):
+        (file,) = [*folder.glob(f"??-{name}.parquet"), *folder.glob(f"??-{name}---*[0-9].parquet")]
+        judged = load_judged(file)[0]
+        return judged.rates("valid", skill=skill, part="touched").mean()
+
+    found, compared, shares = scores(evidence), 0, set()
+    for skill in ("n", "r", "k", "z", "s"):
+        base, tuned = rates("base"), rates("tuned")
+        for measure, name in ARMS.items():
+            score = found[measure, skill]
+            if score.defined:
+                compared += 1
+                assert score.value == pytest.approx((rates(name) - base) / (tuned - base))
+                shares.add((measure, round(score.value, 3)))
+            else:
+                assert "the gap is" in score.reason
+    assert compared > 2 * len(ARMS)
+    assert len({value for _, value in shares}) > 5  # they are not all alike
+    assert {value for measure, value in shares if measure == "substitution"} == {1.0}
 
 
 def test_a_stopped_calibration_goes_on_and_cells_come_in_the_order_of_the_copies(

@@ -214,7 +214,7 @@ def test_a_dictionary_of_another_model_or_site_is_refused(folders, tmp_path, cap
         (("--site", "blocks.7.hook_resid_post"), "layer 7 is not in this model"),
         (("--site", "blocks.0.hook_q"), "is not known"),
         (("--problems", 3), "problems 3 (at least 12"),
-        (("--problems", 30, "--samples", 1, "--latents", 5000), "too few for 5000 latents"),
+        (("--problems", 30, "--samples", 1, "--latents", 600), "too few for 600 latents"),
         (("--task", "nonsense"), "there is no task 'nonsense'"),
         (("--model", "nowhere"), "there is no model folder"),
     ],
@@ -230,7 +230,13 @@ def test_problems_too_few_to_divide_are_refused_before_any_sampling(
     folders, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr("steering.cli.sae_reading.answers", None)  # calling it would raise
-    given = ("sae", "train", "--model", folders[0], "--task", "chain", *SMALL, "--problems", 12)
+    given = ("sae", "train", "--model", folders[0], "--task", "chain", *SMALL)
+    most = [*given, "--samples", 1, "--latents", 5000]
+    assert run(*most, "--out", tmp_path / "s") == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "1 answers to each of 30 problems are at most" in told
+    assert "too few for 5000 latents" in told
+    given = (*given, "--problems", 12)
     assert run(*given, "--out", tmp_path / "s") == 2
     assert "of 12 problems the hash of their names holds out 1 to measure on" in " ".join(
         capsys.readouterr().err.split()

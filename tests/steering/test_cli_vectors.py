@@ -12,7 +12,7 @@ from probes.tasks import load_task
 from probes.taxonomy import load_taxonomy
 from steering import cli
 from steering.cli.vectors import VectorsTrain
-from steering.vectors import load_vectors
+from steering.vectors import load_vectors, stretches
 
 SHIPPED = Path(VectorsTrain().tuned)
 SMALL = ("--problems", 2, "--held", 2, "--epochs", 1, "--starts", 1, "--least", 1)
@@ -85,12 +85,26 @@ def test_a_taxonomy_that_is_given_is_the_one_used(run_folder, tmp_path, capsys):
     assert torch.equal(again.vectors, load_vectors(run_folder / "vectors.safetensors").vectors)
 
 
-def test_the_first_form_has_a_bias(run_folder, tmp_path, capsys):
+def test_the_first_form_has_a_bias_which_is_also_its_vector_everywhere(
+    run_folder, tmp_path, capsys, monkeypatch
+):
     given = run_folder / "taxonomy.safetensors"
     how = (*SMALL, "--form", "first", "--taxonomy", given, "--allow-few")
+    read = []
+
+    def noted(*args, **how):
+        read.append(args)
+        return stretches(*args, **how)
+
+    monkeypatch.setattr("steering.vectors.making.stretches", noted)
+    monkeypatch.setattr("steering.vectors.making.fit_everywhere", None)  # calling it would raise
     assert run("vectors", "train", *how, "--out", tmp_path) == 0
     assert "first form at blocks.0.hook_resid_post" in capsys.readouterr().err
-    assert load_vectors(tmp_path / "vectors.safetensors").bias is not None
+    vectors = load_vectors(tmp_path / "vectors.safetensors")
+    everywhere = load_vectors(tmp_path / "everywhere.safetensors")
+    assert torch.equal(everywhere.vectors, vectors.bias[None])  # fitted once
+    assert everywhere.command == vectors.command
+    assert len(read) == 2  # tune and select, each once
 
 
 def test_show_tells_of_every_category(run_folder, tmp_path, capsys):

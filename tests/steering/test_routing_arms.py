@@ -27,7 +27,7 @@ from steering.routing.arms import (
     shares,
 )
 from steering.routing.hybrid import BASE, FIELDS, STEERED, Hybrid, Pushes
-from steering.routing.learnt import fit_gate
+from steering.routing.learnt import cuts, fit_gate, greedy_texts
 from steering.routing.parting import kl_as_decisions
 from steering.routing.recovery import costs, recovery, share_of_gap
 from steering.routing.reference import reading
@@ -277,6 +277,12 @@ def test_who_decides_above_and_who_executes_below_are_crossed(base, tuned, task,
 def test_the_base_is_steered_where_it_is_unsure(base, tuned, task, problems, done):
     parts = replace(made(), thresholds=(), entropies=(0.0, 99.0))
     found = by_name(run_arms(base, tuned, task, problems, parts))
+    plain = {name: texts(by_name(done)[name]) for name in ("base", "tuned")}
+    assert texts(found["tuned at entropy > 0"]) == texts(found["base at entropy > 99"])
+    assert texts(found["base at entropy > 99"]) == plain["tuned"] != plain["base"]
+    assert texts(found["tuned at entropy > 99"]) == texts(found["base at entropy > 0"])
+    assert texts(found["base at entropy > 0"]) == plain["base"]
+    assert not found["steered at entropy > 0"].arm.gated  # the base itself says where
     assert texts(found["steered at entropy > 99"]) == texts(by_name(done)["base"])
     assert texts(found["steered at entropy > 0"]) != texts(by_name(done)["base"])
 
@@ -464,11 +470,7 @@ def test_a_model_with_itself_steers_nothing_and_has_no_gap(base, task, problems)
 
 
 def test_a_linear_gate_opens_where_its_residual_says(base, task):
-    tuned = tiny(task, 0)
-    with torch.no_grad():
-        torch.manual_seed(0)
-        for weight in tuned.net.parameters():
-            weight.add_(0.2 * weight.abs().mean() * torch.randn_like(weight))
+    tuned = noisy(task)
     some = task.problems("select", 12, skill="a")
     draw = np.random.default_rng(0)
     words = draw.integers(3, 60, (12, 15)).tolist()
@@ -505,6 +507,42 @@ def test_a_linear_gate_opens_where_its_residual_says(base, task):
     wanted = (read[0][0] @ gate.weights + gate.bias > 0)[len(text[0].prompt) - 1 : -1]
     chosen = writer.log.answers["x", 0, None][:, FIELDS.index("chooser")] != BASE
     assert chosen.tolist() == wanted.tolist()
+
+
+def noisy(task, size=0.2):
+    """Nearly the base."""
+    tuned = tiny(task, 0)
+    with torch.no_grad():
+        torch.manual_seed(0)
+        for weight in tuned.net.parameters():
+            weight.add_(size * weight.abs().mean() * torch.randn_like(weight))
+    return tuned
+
+
+def test_kl_and_entropy_are_cut_where_they_are_exceeded_as_often_as_the_models_disagree(base, task):
+    tuned = noisy(task, 0.05)
+    with torch.no_grad():
+        tuned.net.model.norm.weight.mul_(9)  # surer than the base: KL is not the same both ways
+    given = greedy_texts(tuned, task, task.problems("select", 40, skill="a"), batch=16)
+    kl, unsure = cuts(base, tuned, given, batch=16)
+    apart, above, least = [], [], []
+    for text in given:
+        with torch.no_grad():
+            p, q = (m.net(torch.tensor([text.tokens])).logits[0] for m in (tuned, base))
+        at = slice(len(text.prompt) - 1, len(text.tokens) - 1)
+        assert p.argmax(-1)[at].tolist() == list(text.answer)  # the tuned model's own, greedy
+        apart.append((p.argmax(-1) != q.argmax(-1))[at])
+        p, q = (torch.distributions.Categorical(logits=x.double()) for x in (p, q))
+        divergence = torch.distributions.kl_divergence(p, q)
+        above.append(torch.stack([divergence > kl, q.entropy() > unsure])[:, at])
+        least.append(divergence[at])
+    rate, rates = torch.cat(apart).double().mean(), torch.cat(above, 1).double().mean(1)
+    assert kl == pytest.approx(float(torch.cat(least).quantile(1 - rate)), rel=1e-4)
+    assert 0.05 < rate < 0.95
+    assert rates.tolist() == pytest.approx([float(rate)] * 2, abs=0.01)
+    assert (kl, unsure) == (float(f"{kl:g}"), float(f"{unsure:g}"))  # as arms are named
+    with pytest.raises(Refusal, match="agree at all"):
+        cuts(base, base, given)
 
 
 def parted(problem, kl, decides):

@@ -218,6 +218,18 @@ def test_what_is_not_decided_or_not_measured_is_listed_as_silent(everything):
     assert "one class" in silent
 
 
+def test_every_reason_for_which_numbers_are_undefined_is_told_with_how_often(everything):
+    blank = Measurement("recovered valid", NAN, NAN, NAN, 0, model="routing", note="no bias")
+    other = [replace(blank, note=f"gap {i}") for i in (1, 2, 2, 3)]
+    silent = conclude([*everything, *[blank] * 3, *other], LIMITS).silent
+    (told,) = [s for s in silent if "recovered valid" in s]
+    assert told == (
+        "Undefined recovered valid (routing; 7 numbers): "
+        "no bias (3); gap 2 (2); gap 1 (1); other reasons (1)"
+    )
+    assert "Undefined auc of repair (base; 1 numbers): one class" in silent
+
+
 def test_every_line_of_the_table_has_a_value_and_what_it_speaks_for(everything):
     found = conclude(everything, LIMITS)
     lines = table(everything, found)

@@ -13,7 +13,7 @@ from probes.records import Refusal, Span
 from probes.taxonomy import Taxonomy, read_steps
 from steering.interventions import GENERATED
 from steering.vectors import FirstSettings, fit_everywhere, fit_first, stretches
-from steering.vectors.first import COLDNESS, _examples
+from steering.vectors.first import COLDNESS, _examples, bias_everywhere
 from steering.vectors.targets import Stretches, Target, surprises
 
 SITE = "blocks.0.hook_resid_post"
@@ -203,6 +203,13 @@ def test_the_vector_of_every_token_is_the_first_form_s_bias(model, parts):
     both = [fit(model, model, *given, *parts, QUICK) for fit, given in (
         (fit_first, (taxonomy(), LAST)), (fit_everywhere, (LAST,)))]  # fmt: skip
     assert torch.allclose(both[1].vectors[0], both[0].bias, atol=1e-5)
+    again = bias_everywhere(both[0], parts[0])
+    for name, value in vars(both[1]).items():
+        if name not in ("vectors", "coefficients"):
+            assert getattr(again, name) == value
+    assert torch.allclose(again.vectors, both[1].vectors, atol=1e-5)
+    with pytest.raises(Refusal, match="no bias"):
+        bias_everywhere(both[1], parts[0])
     assert (both[1].bias, both[1].parameters, both[1].names) == (None, 32, ("everywhere",))
     assert both[1].vectors.norm() > 0.1
     with pytest.raises(Refusal, match="held out"):

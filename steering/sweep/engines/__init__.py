@@ -7,7 +7,7 @@ An engine is a context manager that gives a function from jobs to finished shard
 which they finish. It holds one model a worker, hands out a job when a worker is free, keeps few
 jobs in flight, and gives a lost worker's job to another. What it must not do is change a job.
 
-    local    processes here, one thread or one GPU each (pebble)
+    local    processes here, one thread or one GPU each
     on_ray   actors of a Ray cluster, this machine's own or one that runs elsewhere
 """
 

@@ -1,17 +1,24 @@
 """Actors of a Ray cluster: it places them, restarts them and retries what they were doing."""
 
+import os
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from probes.records import Refusal
+from probes.verify import GraderFailure
 from steering.sweep.engines import TRIES, Job, Run, lost
 from steering.sweep.working import Done, Work, Worker
 
 AHEAD = 2
 PATIENCE = 5.0
 """Seconds that a cluster has to answer."""
+
+HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+"""What a client of HTTP/2, as Ray speaks it, says first (RFC 9113, section 3.4); no settings."""
+SETTINGS = 4
+"""The kind of the frame that a server answers with."""
 
 
 @contextmanager
@@ -30,10 +37,13 @@ def on_ray(work: Work, workers: int | None, address: str) -> Iterator[Run]:
         check_address(address)
     gpu = work.device.startswith("cuda")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if address:
-        ray.init(address=address, **quiet)
-    else:
-        ray.init(num_cpus=workers, include_dashboard=False, **quiet)
+    try:
+        if address:
+            ray.init(address=address, **quiet)
+        else:  # said, as RAY_ADDRESS would name another
+            ray.init(address="local", num_cpus=workers, include_dashboard=False, **quiet)
+    except ConnectionError as error:
+        raise Refusal(f"no Ray cluster answers at {address!r}: {error}") from None
     try:
         there = int(ray.cluster_resources().get("GPU" if gpu else "CPU", 0))
         count = workers or there
@@ -45,8 +55,8 @@ def on_ray(work: Work, workers: int | None, address: str) -> Iterator[Run]:
         actor = ray.remote(
             num_cpus=1, num_gpus=int(gpu), max_restarts=-1, max_task_retries=TRIES - 1
         )(Hand)
-        shared = ray.put(work)
-        hands = [actor.remote(shared) for _ in range(count)]
+        # By value: what lies in the object store may be gone when an actor is restarted.
+        hands = [actor.remote(work) for _ in range(count)]
         yield lambda jobs: _spread(ray, hands, jobs)
     finally:
         ray.shutdown()
@@ -88,11 +98,12 @@ def _spread(ray: Any, hands: list, jobs: Iterable[Job]) -> Iterator[tuple[int, D
         except ray.exceptions.RayActorError as died:
             raise lost(job.index, died) from None
         except ray.exceptions.RayTaskError as error:
-            raise error.cause if isinstance(error.cause, Refusal) else error from None
+            told = isinstance(error.cause, (Refusal, GraderFailure))
+            raise error.cause if told else error from None
 
 
 def check_address(address: str) -> None:
-    """Refuse an address at which nothing listens; Ray's own client tries for minutes.
+    """Refuse an address at which no Ray answers; Ray's own client tries for minutes.
 
     Raises:
         Refusal: no host and port, or no answer.
@@ -100,10 +111,14 @@ def check_address(address: str) -> None:
     if address in ("auto", "local"):
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not port.isdecimal() or int(port) >= 1 << 16:
         raise Refusal(f"address {address!r}: give HOST:PORT or ray://HOST:PORT, as ray start says.")
     try:
-        socket.create_connection((host, int(port)), timeout=PATIENCE).close()
+        with socket.create_connection((host, int(port)), timeout=PATIENCE) as line:
+            if os.environ.get("RAY_USE_TLS", "0") == "0":
+                line.sendall(HELLO)
+                if line.recv(9)[3:4] != bytes([SETTINGS]):
+                    raise OSError("what listens there is no Ray")
     except OSError as error:
         raise Refusal(
             f"no Ray cluster answers at {address} ({error}): start one there (ray start --head), "

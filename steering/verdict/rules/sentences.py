@@ -1,6 +1,7 @@
 """The conclusion in words: what was gained, what it was, and where the evidence is silent."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 from probes.records import Measurement, unique
@@ -34,9 +35,22 @@ def silences(rows: Sequence[Measurement], skills: Sequence[SkillVerdict]) -> tup
             missing.setdefault(about, []).append(row)
     for about, lost in missing.items():
         whose = ", ".join(unique([r.model for r in lost if r.model])) or "all"
-        why = next((r.note for r in lost if r.note), "no reason given")
-        found.append(f"Undefined {about} ({whose}; {len(lost)} numbers): {why}")
+        found.append(f"Undefined {about} ({whose}; {len(lost)} numbers): {_reasons(lost)}")
     return tuple(found)
+
+
+REASONS = 3
+"""Of numbers of one kind, so many are told."""
+
+
+def _reasons(lost: Sequence[Measurement]) -> str:
+    """Why numbers of one kind are undefined: the commonest reasons, each with how often."""
+    counted = Counter(r.note or "no reason given" for r in lost).most_common()
+    if len(counted) == 1:
+        return counted[0][0]
+    told = [f"{why} ({count})" for why, count in counted[:REASONS]]
+    rest = sum(count for _, count in counted[REASONS:])
+    return "; ".join([*told, *([f"other reasons ({rest})"] if rest else [])])
 
 
 def _gain(rows: Sequence[Measurement], skills: Sequence[SkillVerdict]) -> str:

@@ -6,6 +6,7 @@ that ships, beside the tuned model.
 """
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from probes.records import Measurement, Refusal
 from probes.taxonomy import load_taxonomy, save_taxonomy
 from steering.routing import Done, Parts, recovery, run_arms
 from steering.routing.hybrid import check_vectors
+from steering.routing.learnt import cuts, fit_gate, greedy_texts
 from steering.vectors import Training, load_vectors, made, save_vectors
 from steering.verdict.context import Context
 from steering.verdict.lines.inside import ROUTED
+from steering.verdict.settings import BESIDE
 from steering.verdict.stages.rollouts import BATCH
 
 
@@ -26,6 +29,8 @@ def run(context: Context, tick: Any) -> list[Measurement]:
     folder = context.file("routing")
     try:
         parts = trained(context, folder)
+        if context.settings.gates:
+            parts = gated(context, parts)
     except Unroutable as reason:
         why = undefined(str(reason), 0)
         return [row("recovered valid", why, model=ROUTED, setting="hybrid")]
@@ -46,7 +51,7 @@ def trained(context: Context, folder: Path) -> Parts:
     if not files:
         # Made by this very stage before, or made now: the seed is in the folder's name.
         made_in = folder / f"trained-{tuned.digest[:12]}-{context.settings.seed}"
-        files = {name: made_in / f"{name}.safetensors" for name in ("taxonomy", "vectors")}
+        files = {name: made_in / file for name, file in BESIDE.items()}
         if not all(file.is_file() for file in files.values()):
             asked = Training(lr=RATE, allow_few=True, seed=context.settings.seed)
             try:
@@ -56,12 +61,10 @@ def trained(context: Context, folder: Path) -> Parts:
             except Refusal as refusal:
                 raise Unroutable(str(refusal)) from refusal
             save_taxonomy(found.taxonomy, files["taxonomy"])
-            for one, name in ((found.shared, "one-vector"), (found.everywhere, "everywhere")):
+            for name in ("shared", "everywhere", "vectors"):
+                one = getattr(found, name)
                 assert one is not None, "controls were asked for"
-                save_vectors(one, made_in / f"{name}.safetensors")
-            save_vectors(found.vectors, files["vectors"])
-        files["shared"] = made_in / "one-vector.safetensors"
-        files["everywhere"] = made_in / "everywhere.safetensors"
+                save_vectors(one, files[name])
     found = {name: load_vectors(file, base) for name, file in files.items() if name != "taxonomy"}
     for vectors in found.values():
         check_vectors(vectors, base, tuned)
@@ -72,6 +75,22 @@ def trained(context: Context, folder: Path) -> Parts:
         everywhere=found.get("everywhere"),
         seed=context.settings.seed,
     )
+
+
+def gated(context: Context, parts: Parts) -> Parts:
+    """The same with a linear probe, the KL and the entropy as gates, fitted on select problems.
+
+    A pair that agrees everywhere there has none of them.
+    """
+    base, tuned = context.pair
+    problems = context.problems("select", GATED)
+    texts = greedy_texts(tuned, context.task, problems, batch=BATCH)
+    try:
+        gate = fit_gate(base, tuned, texts, parts.vectors.site, batch=BATCH)
+        kl, entropy = cuts(base, tuned, texts, batch=BATCH)
+    except Refusal:
+        return parts
+    return replace(parts, gate=gate, thresholds=(kl,), entropies=(entropy,))
 
 
 def arms(context: Context, parts: Parts, folder: Path, tick: Any) -> list[Done]:
@@ -110,6 +129,9 @@ def arms(context: Context, parts: Parts, folder: Path, tick: Any) -> list[Done]:
 
 RATE = 0.05
 """At which vectors are trained; at the authors' 0.01 ten epochs are too few on so few places."""
+
+GATED = 20
+"""Select problems of each skill and half that gates are fitted on."""
 
 ARMS = 13
 """About so many are run, for the bar."""

@@ -1,0 +1,78 @@
+"""Sentences and steps of a text in a natural language, by where they stand in it.
+
+    sentences("First, 3.5 is odd. So add 1; then stop.")     # three of them
+    steps("Let x be 2.\\n\\nThen x + 1 is 3.")                 # two
+
+A sentence ends at ``. ! ? ;`` or at a line's end, but not inside a number or behind a short
+abbreviation; what has fewer than three words is joined to the one before (Venhoff et al.,
+arXiv:2510.07364, split alike and drop those; here every character stays in some sentence, so that
+labels cover the text). A step is a paragraph.
+"""
+
+import re
+from dataclasses import dataclass
+
+LEAST = 3
+"""Words of a sentence (arXiv:2510.07364)."""
+
+_END = re.compile(r"(?:[!?;]+|\.+(?!\d))[\"')\]}*]*(?=\s|$)|\n+")
+_ABBREVIATION = re.compile(r"\b(?:e\.g|i\.e|cf|vs|Eq|Fig|Dr|Mr|Mrs|No|approx|resp|etc)\.$")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of a text."""
+
+    start: int
+    """First character."""
+    stop: int
+    """The one after the last."""
+    text: str
+
+
+def sentences(text: str, *, least: int = LEAST) -> list[Segment]:
+    """The sentences of a text, in order; together they are all of it but the blanks between.
+
+    >>> [s.text for s in sentences("First, 3.5 is odd. So add 1 to it; then we stop. Done.")]
+    ['First, 3.5 is odd.', 'So add 1 to it;', 'then we stop. Done.']
+
+    Args:
+        text: any.
+        least: words below which a sentence is part of the one before it; the first of a text is
+            joined to the next.
+    """
+    ends = [m.end() for m in _END.finditer(text) if not _ABBREVIATION.search(text[: m.end()])]
+    return _joined(text, [*ends, len(text)], least)
+
+
+def steps(text: str) -> list[Segment]:
+    """The paragraphs of a text: what empty lines divide."""
+    return _joined(text, [*(m.end() for m in re.finditer(r"\n\s*\n", text)), len(text)], 1)
+
+
+def _joined(text: str, ends: list[int], least: int) -> list[Segment]:
+    found: list[Segment] = []
+    start = 0
+    for end in ends:
+        piece = _trimmed(text, start, end)
+        if piece is None:
+            continue
+        start = end
+        short = len(piece.text.split()) < least
+        before_is_short = bool(found) and len(found[-1].text.split()) < least
+        if found and (short or before_is_short):
+            whole = _trimmed(text, found[-1].start, piece.stop)
+            assert whole is not None
+            found[-1] = whole
+        else:
+            found.append(piece)
+    return found
+
+
+def _trimmed(text: str, start: int, stop: int) -> Segment | None:
+    inner = text[start:stop]
+    if not inner.strip():
+        return None
+    start += len(inner) - len(inner.lstrip())
+    stop -= len(inner) - len(inner.rstrip())
+    return Segment(start, stop, text[start:stop])
