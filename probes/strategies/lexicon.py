@@ -54,7 +54,8 @@ def by_lexicon(segments: Sequence[Segment], lexicon: Lexicon) -> list[str]:
     Words are found whole and whatever their case; several words stand for a phrase.
 
     >>> from probes.strategies.sentences import sentences
-    >>> by_lexicon(sentences("Wait, that is wrong. It is waiting there."), load_lexicon("reasonscore"))
+    >>> said = sentences("Wait, that is wrong. It is waiting there.")
+    >>> by_lexicon(said, load_lexicon("reasonscore"))
     ['reflection', '']
     """
     patterns = {

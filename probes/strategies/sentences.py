@@ -1,7 +1,7 @@
 """Sentences and steps of a text in a natural language, by where they stand in it.
 
     sentences("First, 3.5 is odd. So add 1; then stop.")     # three of them
-    steps("Let x be 2.\\n\\nThen x + 1 is 3.")                 # two
+    steps(answer)                                            # its paragraphs
 
 A sentence ends at ``. ! ? ;`` or at a line's end, but not inside a number or behind a short
 abbreviation; what has fewer than three words is joined to the one before (Venhoff et al.,

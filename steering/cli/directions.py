@@ -45,11 +45,11 @@ class Directions:
         """Sample, fit, save, show; the path of the folder, or the JSON."""
         from dataclasses import asdict
 
-        from probes.tasks.cells import cells_of, problems_of
         from probes.directions import save
         from probes.models import load_on
         from probes.records import write_json
         from probes.tasks import load_task
+        from probes.tasks.cells import cells_of, problems_of
         from steering.cli.progress import bar, console
         from steering.own_directions import file_name, own_directions
 

@@ -30,6 +30,9 @@ from steering.sweep.settings import (
     window_text,
 )
 
+COLDEST = 1e-6
+"""Below it a temperature makes logits infinite."""
+
 HALVES = ("choose", "report")
 """Which problems choose the best setting, and which say how good it is."""
 
@@ -139,6 +142,10 @@ class Resolver:
     def _unsteered(self, point: Point, source: str, model: Model, asked: Asked) -> Setting:
         """The model, task and decoding of a point; one object for all that share it."""
         numbers = tuple(point.get(k, d) for k, d in (("temperature", 1.0), ("top_p", 1.0)))
+        if 0 < numbers[0] < COLDEST:
+            raise Refusal(
+                f"temperature {numbers[0]:g}: a logit divided by it is beyond float32; 0 is greedy."
+            )
         name = source, asked.name, numbers, point.get("seed", 0)
         if name not in self._plain:
             decoding, off = Decoding(float(numbers[0]), float(numbers[1])), self.off()

@@ -164,6 +164,7 @@ OPENED = [
     ({"site": "hook_mlp_out"}, "and the setting says blocks.1.hook_mlp_out"),
     ({"site": "hook_nowhere"}, "hook_nowhere"),
     ({"temperature": -1.0}, "temperature -1.0"),
+    ({"temperature": 1e-40}, "temperature 1e-40: a logit divided by it is beyond float32"),
     ({"top_p": 0.0}, "top_p 0.0"),
     ({"top_p": 1.5}, "top_p 1.5"),
     ({"window": "answer"}, "window 'answer' is not known; there are generated, prompt, all"),

@@ -55,16 +55,16 @@ def by_answer(frame):
 
 POINTS = [  # push, op, strength, window, temperature, top_p, seed
     ("none", "add", 1.0, "generated", 0.0, 1.0, 0),
-    ("none", "add", 1.0, "generated", 1.3, 0.9, 5),
-    (direction("check", 0), "add", 0.7, "generated", 1.0, 1.0, 0),
-    (direction("check", 1), "add", -0.5, "all", 0.7, 1.0, 0),
-    (direction("check", 2), "add", 0.5, "prompt", 1.0, 0.8, 1),
+    ("none", "add", 1.0, "generated", 2.5, 0.9, 5),
+    (direction("check", 0), "add", 2.0, "generated", 1.5, 1.0, 0),
+    (direction("check", 1), "add", -1.5, "all", 2.0, 1.0, 0),
+    (direction("check", 2), "add", 2.0, "prompt", 3.0, 0.8, 1),
     (direction("repair", 1), "ablate", 1.0, "all", 0.0, 1.0, 0),
-    (direction("repair", 2), "clamp", 0.4, {"after": ["="]}, 1.0, 1.0, 0),
-    (direction("double", 0), "add", 0.6, {"start": 1, "stop": 4}, 1.0, 1.0, 2),
-    (f"{TRAINED}#0", "add", 1.0, "generated", 1.0, 1.0, 0),
-    (f"{SAE}#{LATENT}", "clamp", 0.8, "generated", 1.0, 1.0, 0),
-    (f"{SAE}#{LATENT}", "ablate", 1.0, "all", 0.5, 1.0, 3),
+    (direction("repair", 2), "clamp", 2.0, {"after": ["="]}, 2.0, 1.0, 0),
+    (direction("double", 0), "add", 3.0, {"start": 1, "stop": 4}, 2.0, 1.0, 2),
+    (f"{TRAINED}#0", "add", 3.0, "generated", 1.5, 1.0, 0),
+    (f"{SAE}#{LATENT}", "clamp", 3.0, "generated", 2.0, 1.0, 0),
+    (f"{SAE}#{LATENT}", "ablate", 1.0, "all", 2.0, 1.0, 3),
 ]
 AXES = ("push", "op", "strength", "window", "temperature", "top_p", "seed")
 
@@ -161,8 +161,8 @@ def test_the_settings_differ_in_what_they_write(packed):
     texts = frame.groupby("setting").text.agg(tuple)
     seeds = {r.setting.key: r.plain.key for r in ready.resolved if r.setting.steered}
     changed = sum(texts[key] != texts[plain] for key, plain in seeds.items() if plain in texts)
-    assert changed >= 5
-    assert texts.nunique() >= len(texts) - 2
+    assert changed >= 7
+    assert texts.nunique() >= 0.8 * len(texts)
 
 
 def test_random_directions_are_drawn_from_what_the_unsteered_model_does_there(packed, base):

@@ -27,8 +27,9 @@ PANELS = 10
 """Five rows of two, or of the first axis' values."""
 COLUMNS = 16
 """Strengths that a map has room for."""
-WIDE, HIGH = 0.44, 0.34
-"""Of a cell, in inches."""
+WIDE, HIGH, LOW = 0.44, 0.34, 0.22
+"""Of a cell, in inches; the lower one where there are many layers."""
+MANY_LAYERS = 12
 TALLEST = 20.0
 """Of a page."""
 COLOUR_MAP = "RdBu"
@@ -61,7 +62,7 @@ def heatmap(frame: pd.DataFrame, about: dict[str, Any], stem: Path, metric: str 
         return _too_many(stem, len(strengths))
     panels, first = combinations(rows, ("layer", "strength"))
     columns = first if first in (2, 3) else min(len(panels), 2 if len(strengths) > 5 else 3)
-    high = 0.45 + HIGH * len(layers)
+    high = 0.45 + (HIGH if len(layers) <= MANY_LAYERS else LOW) * len(layers)
     kept = largest(panels, gain, min(PANELS, columns * max(1, int((TALLEST - 1) / high))))
     columns = min(columns, len(kept))
     deep = -(-len(kept) // columns)
