@@ -37,6 +37,8 @@ SHAPE_ROWS = 4096
 """Of the unsteered activations that random directions are drawn from: answers, and rows kept."""
 SHAPE_SAMPLE = 1 << 30
 """Sample index of those answers, which no setting uses."""
+LARGEST = 1e18
+"""Longest push: its square, in float32 as every norm takes it, is finite."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,7 @@ class Worker:
         writer = Packed(steer, decodings, stop)
         keyed = steer.keyed(requests)
         rollouts = generate(writer, keyed, Decoding(stop=(stop,)), batch=self.work.batch)
-        return rollouts, {**steer.missed(), **writer.failed}
+        return rollouts, {**steer.missed(), **beyond(edits), **writer.failed}
 
     def side_effects(
         self,
@@ -206,6 +208,21 @@ class Worker:
             x = read_rows(model, site, from_rollouts(model, some, answers)).x
             self._shapes[name] = torch.from_numpy(x[:: -(-len(x) // SHAPE_ROWS)].copy())
         return self._shapes[name]
+
+
+def beyond(edits: Mapping[Hashable, Sequence[Operation]]) -> dict[Hashable, str]:
+    """Settings whose answers look fine and mean nothing, and why."""
+    found: dict[Hashable, str] = {}
+    for name, listed in edits.items():
+        for edit in listed:
+            length = float(torch.as_tensor(edit.vector).double().norm())  # type: ignore[arg-type]
+            size = abs(edit.strength) * (getattr(edit, "norm", None) or 1.0) * length
+            if size > LARGEST:
+                found[name] = (
+                    f"a push of length {size:.3g} has a square that is not finite, so the next "
+                    f"norm makes zeros of the whole residual"
+                )
+    return found
 
 
 def ending(model: Model) -> int:
