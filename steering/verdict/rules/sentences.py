@@ -48,7 +48,7 @@ def _reasons(lost: Sequence[Measurement]) -> str:
     counted = Counter(r.note or "no reason given" for r in lost).most_common()
     if len(counted) == 1:
         return counted[0][0]
-    told = [f"{why} ({count})" for why, count in counted[:REASONS]]
+    told = [f"{why.rstrip('.')} ({count})" for why, count in counted[:REASONS]]
     rest = sum(count for _, count in counted[REASONS:])
     return "; ".join([*told, *([f"other reasons ({rest})"] if rest else [])])
 
