@@ -165,7 +165,7 @@ def _read(path: Path, kind: type[Any]) -> tuple[list[Any], dict[str, Any]]:
         return read_table(path, kind)
     except Refusal as refusal:
         raise Refusal(_damaged(path, str(refusal))) from None
-    except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError, OSError) as error:
         raise Refusal(_damaged(path, repr(error))) from None
 
 
