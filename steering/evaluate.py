@@ -70,6 +70,11 @@ class Judged:
             )
         return together
 
+    @property
+    def ways(self) -> tuple[Which, ...]:
+        """What can be counted of these answers: "valid" only where their traces were checked."""
+        return ("right",) if any(g.valid is None for g in self.graded) else ("right", "valid")
+
     def where(
         self, *, setting: Hashable = ANY, skill: str | None = None, part: str | None = None
     ) -> "Judged":
@@ -124,11 +129,15 @@ class Judged:
         skill: str | None = None,
         part: str | None = None,
     ) -> Float[np.ndarray, " problems"]:
-        """Share of each problem's answers, in the order of `problems`."""
+        """Share of each problem's answers, in the order of `problems`.
+
+        Raises:
+            Refusal: as `counts`, or "valid" is asked for and the task checks no traces.
+        """
         counted = self.counts(setting=setting, skill=skill, part=part)
+        if which in ("right", "valid"):
+            return np.array([c.number(which) / c.n for c in counted], dtype=np.float64)
         of_each = {
-            "right": [c.right / c.n for c in counted],
-            "valid": [c.valid / c.n for c in counted],
             "unparsed": [c.unparsed / c.n for c in counted],
             "parsed": [1 - c.unparsed / c.n for c in counted],
         }
@@ -229,7 +238,8 @@ class Line:
     stop: str
     setting: str
     grade: str
-    valid: bool
+    valid: bool | None
+    """None where the task checks no traces."""
     error: str
     task: str
     prompt: str

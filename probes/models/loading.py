@@ -251,20 +251,24 @@ def check_pair(base: Model, tuned: Model) -> None:
 def encode(model: Model, prompt: str) -> tuple[int, ...]:
     """The tokens of a prompt, with those special ones that the model's own tokenizer adds.
 
-    A word-level tokenizer adds none, so there word i is token i.
+    A word-level tokenizer adds none, so there word i is token i. A prompt that begins with the
+    tokenizer's own first token, as a rendered chat may, gets no second one.
 
     Raises:
         Refusal: the prompt is empty, or has a word that the vocabulary lacks.
     """
-    tokens = tuple(model.tokenizer(prompt)["input_ids"])
+    begun = bool(model.tokenizer.bos_token) and prompt.startswith(str(model.tokenizer.bos_token))
+    tokens = tuple(model.tokenizer(prompt, add_special_tokens=not begun)["input_ids"])
     if not tokens:
         raise Refusal("the prompt is empty: the first token is chosen after at least one.")
     unknown = model.tokenizer.unk_token_id
     if unknown in tokens and str(model.tokenizer.unk_token) not in prompt:
         known = model.tokenizer.get_vocab()
         words = [w for w in prompt.split() if w not in known]
+        listed = list(dict.fromkeys(words))
+        shown = " ".join(listed[:8]) + (f" and {len(listed) - 8} more" if len(listed) > 8 else "")
         raise Refusal(
-            f"{' '.join(dict.fromkeys(words)) or 'a character'} is not in the vocabulary of "
+            f"{shown or 'a character'} is not in the vocabulary of "
             f"{model.name} ({len(known)} tokens): is the task of another model?"
         )
     return tokens
