@@ -5,6 +5,7 @@ module may need to know is here; how it decodes is in `probes.generate`.
 
     sites       the sites of the residual stream, one line an architecture
     loading     Model, from a folder or the hub; refusals; text to tokens and back
+    offsets     which characters a token stands for
     making      a word-level tokenizer, a random Llama, and saving
     lens        the same weights as a TransformerBridge
 """
@@ -12,6 +13,7 @@ module may need to know is here; how it decodes is in `probes.generate`.
 from probes.models.lens import bridge
 from probes.models.loading import Model, check_pair, decode, encode, load, load_on, outline
 from probes.models.making import new_llama, new_tokenizer, save
+from probes.models.offsets import covering, offsets
 from probes.models.sites import (
     ARCHITECTURES,
     Architecture,
@@ -29,6 +31,7 @@ __all__ = [
     "blocks",
     "bridge",
     "check_pair",
+    "covering",
     "decode",
     "encode",
     "layer_index",
@@ -36,6 +39,7 @@ __all__ = [
     "load_on",
     "new_llama",
     "new_tokenizer",
+    "offsets",
     "outline",
     "save",
     "submodule",
