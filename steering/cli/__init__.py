@@ -7,6 +7,7 @@
     whenhow train sft --recipe chain-sft --base runs/base --teacher runs/rl --out runs/sft
     whenhow train rft --recipe chain-rft --base runs/base --out runs/rft
     whenhow sample --model runs/rl --out runs/rl.parquet
+    whenhow sample --server http://host:8000/v1 --served-model NAME --out runs/rl.parquet
     whenhow divergence                                # where base and tuned part in what they say
     whenhow boundary                                  # pass@k and its critics, with nulls
     whenhow drift                                     # how tuning moved the activations
@@ -16,11 +17,15 @@
     whenhow vectors train --tuned DIR --out runs/v    # vectors that steer the base, by category
     whenhow vectors show                              # those that ship
     whenhow directions                                # vectors of strategies, by layer
+    whenhow strategies label --rollouts FILE          # sentences of answers, by labellers
+    whenhow strategies agree --labels FILE FILE       # how far they agree
     whenhow sweep run chain                           # many settings, beside their controls
     whenhow sweep plan FILE                           # what it would run, and what is wrong
     whenhow sweep table | plot                        # of a finished one
     whenhow route                                     # steer the base as the tuned model says
     whenhow calibrate                                 # the verdict, where the truth is known
+    whenhow models list                               # the published pairs
+    whenhow models check orz-0.5b                     # or two names: can they be compared?
 
 A verb is a frozen dataclass: fields are flags, the docstrings below them the help. Standard output
 is the path of the result (or JSON), so verbs chain in a shell; progress and tables go to standard
@@ -43,16 +48,19 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixes, subcommand
 
 from probes.records import Refusal
+from probes.served import ServerUnavailable
 from probes.verify import GraderFailure
 from steering.cli.boundary import Boundary
 from steering.cli.calibrate import Calibrate
 from steering.cli.directions import Directions
 from steering.cli.divergence import Divergence
 from steering.cli.drift import Drift
+from steering.cli.models import ModelsCheck, ModelsList
 from steering.cli.route import Route
 from steering.cli.sae import SaeScore, SaeShow, SaeTrain
 from steering.cli.sample import Sample
 from steering.cli.steer_features import SaeSteer
+from steering.cli.strategies import StrategiesAgree, StrategiesLabel
 from steering.cli.sweep import SweepPlan, SweepPlot, SweepRun, SweepTable
 from steering.cli.train import TrainBase, TrainRft, TrainRl, TrainSft
 from steering.cli.vectors import VectorsShow, VectorsTrain
@@ -122,6 +130,26 @@ class Sweep:
     )
 
 
+@dataclass(frozen=True)
+class Strategies:
+    """Label the sentences of answers, and say how far labellers agree."""
+
+    verb: (
+        Annotated[StrategiesLabel, subcommand("label", prefix_name=False)]
+        | Annotated[StrategiesAgree, subcommand("agree", prefix_name=False)]
+    )
+
+
+@dataclass(frozen=True)
+class Models:
+    """Pairs of models: the published ones, and whether two can be compared."""
+
+    verb: (
+        Annotated[ModelsList, subcommand("list", prefix_name=False)]
+        | Annotated[ModelsCheck, subcommand("check", prefix_name=False)]
+    )
+
+
 VERBS: Any = (
     Annotated[Verdict, subcommand("verdict")]
     | Annotated[Train, subcommand("train")]
@@ -132,12 +160,14 @@ VERBS: Any = (
     | Annotated[Dictionaries, subcommand("sae")]
     | Annotated[TrainedVectors, subcommand("vectors")]
     | Annotated[Directions, subcommand("directions")]
+    | Annotated[Strategies, subcommand("strategies")]
     | Annotated[Sweep, subcommand("sweep")]
     | Annotated[Route, subcommand("route")]
     | Annotated[Calibrate, subcommand("calibrate")]
+    | Annotated[Models, subcommand("models")]
 )
 
-GROUPS = (Train, Dictionaries, TrainedVectors, Sweep)
+GROUPS = (Train, Dictionaries, TrainedVectors, Strategies, Sweep, Models)
 """Verbs that hold several."""
 
 FILES = (Sample,)
@@ -170,6 +200,8 @@ def status(verb: Verb) -> int:
         return _say(str(refusal), 2)
     except (FloatingPointError, GraderFailure) as error:
         return _say(str(error), 1)
+    except ServerUnavailable as error:
+        return _say(f"{error} What is finished is kept; {verb.resume}", 1)
     except Exception as error:  # whatever else went wrong is a bug, and its traceback is wanted
         if not _disk_is_full(error):
             raise
