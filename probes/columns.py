@@ -6,7 +6,11 @@
 
 The same numbers as `probes.intervals` gives one by one (`rate`, `difference`, `bootstrap`): the
 same resamples, BCa, and where fewer than ten problems are off the edge of the range the exact
-interval. Ten thousand settings take seconds and not minutes, as they share the resamples.
+interval. Ten thousand settings take seconds and not minutes, as they share the resamples. Of
+numbers without a range and fewer than ten problems the interval is Student's: with four, resamples
+cover the mean of skewed ones three times in four.
+
+`beyond_draws` compares with a few random draws: another few would have had another mean.
 
 `familywise` is the single-step maxT procedure of Westfall and Young (1993): the signs of all gains
 of a problem are flipped together, and each setting's |mean / standard error| is held against the
@@ -62,6 +66,10 @@ def columns(
     value[known] = values[known].mean(1)
     exact = known & _few(values, of)
     low[exact], high[exact] = _exact(values[exact], of)
+    if of == "any" and problems < FEW:
+        half = special.stdtrit(problems - 1, (1 + LEVEL) / 2) * _error(values[known])
+        low[known], high[known] = value[known] - half, value[known] + half
+        exact = known
     rest = np.flatnonzero(known & ~exact)
     if len(rest):
         weights = bootstrap_counts(problems, seed=seed)
@@ -70,6 +78,44 @@ def columns(
             at = rest[start : start + size]
             low[at], high[at] = _bca(weights, values[at])
     return Columns(value, low, high)
+
+
+def beyond_draws(
+    own: Float[np.ndarray, "settings problems"],
+    drawn: Float[np.ndarray, "settings problems"],
+    spread: Float[np.ndarray, " settings"],
+    draws: Float[np.ndarray, " settings"],
+    freedom: Float[np.ndarray, " settings"],
+    of: Range = "difference",
+    *,
+    seed: int = 0,
+) -> Columns:
+    """How far each setting is from the random draws beside it, if it could be one of them.
+
+    Two things make it uncertain, and their half-widths add as squares: which problems were asked
+    (`columns`, paired), and which few draws there were, a Student interval of another draw's
+    distance from the mean of so many: t * spread * sqrt(1 + 1 / draws). Without the second, half of
+    all random directions would be "beyond" two others.
+
+    Args:
+        own: of each problem.
+        drawn: mean over the draws beside it.
+        spread: standard deviation, between draws, of their means over problems.
+        draws: how many are in `drawn`.
+        freedom: of the spread, its degrees of freedom; below 1 there is no interval.
+        of: what the differences are.
+        seed: of the resamples.
+    """
+    found = columns(own - drawn, of, seed=seed)
+    known = freedom >= 1
+    quantile = special.stdtrit(np.where(known, freedom, 1), (1 + LEVEL) / 2)
+    other = quantile * spread * np.sqrt(1 + 1 / np.where(known, draws, 1))
+    half = np.where(known, other, np.nan)
+    low = found.value - np.hypot(found.value - found.low, half)
+    high = found.value + np.hypot(found.high - found.value, half)
+    if of == "difference":
+        low, high = np.maximum(low, -1.0), np.minimum(high, 1.0)
+    return Columns(found.value, low, high)
 
 
 def familywise(
@@ -106,6 +152,11 @@ def familywise(
         reached += (most[:, None] >= own * (1 - 1e-9)).sum(0)
     found[moved] = reached / (flips + 1)
     return found
+
+
+def _error(values: np.ndarray) -> Float[np.ndarray, " settings"]:
+    """Standard error of the mean over problems."""
+    return values.std(1, ddof=1) / np.sqrt(values.shape[1])
 
 
 def _few(values: np.ndarray, of: Range) -> Bool[np.ndarray, " settings"]:

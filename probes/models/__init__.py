@@ -9,13 +9,13 @@ module may need to know is here; how it decodes is in `probes.generate`.
     offsets     which characters a token stands for
     pairs       the published pairs, and whether two models can be compared
     gguf        a folder made from a GGUF file; SmolLM2 from the package index
-    making      a word-level tokenizer, a random Llama, and saving
+    making      a tokenizer of words or of bytes, a random Llama, and saving
     lens        the same weights as a TransformerBridge
 """
 
 from probes.models.lens import bridge
 from probes.models.loading import Model, decode, encode, load, load_on, outline
-from probes.models.making import new_llama, new_tokenizer, save
+from probes.models.making import new_byte_tokenizer, new_llama, new_tokenizer, save
 from probes.models.offsets import covering, offsets
 from probes.models.pairs import (
     Pair,
@@ -53,6 +53,7 @@ __all__ = [
     "layer_index",
     "load",
     "load_on",
+    "new_byte_tokenizer",
     "new_llama",
     "new_tokenizer",
     "offsets",

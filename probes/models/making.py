@@ -13,8 +13,9 @@ from pathlib import Path
 
 import torch
 from tokenizers import AddedToken, Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import WhitespaceSplit
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE, WordLevel
+from tokenizers.pre_tokenizers import ByteLevel, WhitespaceSplit
 from torch import nn
 from transformers import (
     LlamaConfig,
@@ -60,6 +61,22 @@ def new_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
         eos_token=end,
         padding_side="left",
         clean_up_tokenization_spaces=False,  # it would glue "?" to the word before
+    )
+
+
+def new_byte_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer with one token a byte, so that it reads any text; id 0 ends a response.
+
+    >>> t = new_byte_tokenizer()
+    >>> len(t), t.decode(t("2 + 2 = vier")["input_ids"])
+    (257, '2 + 2 = vier')
+    """
+    ids = {word: i for i, word in enumerate([END, *sorted(ByteLevel.alphabet())])}
+    tokenizer = Tokenizer(BPE(ids, []))
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = ByteLevelDecoder()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token=END, pad_token=END, padding_side="left"
     )
 
 

@@ -311,7 +311,8 @@ def leaderboard(
     from probes.plots.style import where
 
     ok = frame.status == "ok"
-    kept = where(frame, ok if controls else ok & (frame.control == "")).drop_duplicates("setting")
+    kept = where(frame, ok if controls else ok & (frame.control == ""))
+    kept = kept.drop_duplicates(["setting", "model", "task"])  # two names may be of equal weights
     kept = kept.sort_values(metric, ascending=False, kind="stable").head(top)
     axes = [a for a in about["axes"] if a in kept.columns]
     axes += ["control"] if controls else []

@@ -67,6 +67,9 @@ LEAST = {
     "controls": 0,
     "off_problems": 1,
 }
+MANY = 1_000_000
+"""No such number is larger."""
+
 SPLITS = ("test", "select", "tune")
 DTYPES = ("float32", "bfloat16", "float16")
 MADE = {"points", "axes", "folder", "name"}
@@ -95,8 +98,9 @@ class SweepFile:
     kl_samples: int = 1
     """Of each problem's answers, how many the KL is measured on: of all it costs as much as writing
     them does."""
-    controls: int = 2
-    """Random directions beside every push."""
+    controls: int = 4
+    """Random directions beside every push. Few say little of what such a direction does: that is in
+    the interval of what a push does beyond them."""
     strategy: str = ""
     """What the metric of this name counts, as LEXICON:LABEL: a label of a shipped lexicon
     (`probes.strategies.lexicon`), or of one's own by the path of its file."""
@@ -209,9 +213,16 @@ def _whole(given: Mapping[str, Any], wrong: list[str]) -> dict[str, Any]:
     for key, least in LEAST.items():
         if kept.get(key, least) < least:
             wrong.append(f"{key} = {kept.pop(key)}: it is {least} at least")
+        elif kept.get(key, least) > MANY:
+            wrong.append(f"{key} = {kept.pop(key)}: above {MANY:,} it is a slip")
     metrics = kept.get("metrics", ("right",))
     if unknown := [m for m in metrics if m not in METRICS]:
         wrong.append(f"metric {unknown[0]!r} is not known; there are {', '.join(METRICS)}")
+    if metrics[:1] in (("kl",), ["kl"]):
+        wrong.append(
+            "metrics: the first ranks, and kl can't: it is 0 for the unsteered model and more for "
+            "any other"
+        )
     if not metrics or len(set(metrics)) < len(metrics):
         wrong.append("metrics: name at least one, and each once")
     for key, known in (("dtype", DTYPES), ("split", SPLITS)):
@@ -334,8 +345,10 @@ def _contradictions(
         for name in re.findall(r"{(\w*)}", text):
             if name not in places or name == "push":
                 wrong.append(f"push {text!r}: {{{name}}} is no axis of this sweep")
-    if "strength" in places and not push:
-        wrong.append("strength is an axis of a push, and no push is named")
+    if not push:
+        for key in ("op", "layer", "site", "strength", "window"):
+            if key in places:
+                wrong.append(f"{key} is an axis of a push, and no push is named")
 
 
 def _listed(value: Any) -> list[Any]:

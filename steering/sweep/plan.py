@@ -196,6 +196,12 @@ def check_frame(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any
         Refusal: something that all shards share is another.
     """
     differing = [k for k in {**found, **wanted} if found.get(k) != wanted.get(k)]
+    if differing == ["kl_samples"] and 0 in (found.get("kl_samples"), wanted.get("kl_samples")):
+        how = "without" if wanted["kl_samples"] else "with"
+        raise Refusal(
+            f"{folder} belongs to another sweep: it was made {how} the metric kl, measured "
+            f"while answers are written (kl_samples). Choose another --out, or leave it as it was."
+        )
     if differing:
         said = ", ".join(f"{k} {found.get(k)!r} and not {wanted.get(k)!r}" for k in differing[:4])
         raise Refusal(

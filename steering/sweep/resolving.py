@@ -7,6 +7,7 @@ memory.
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -215,7 +216,9 @@ class Resolver:
         """A path relative to the sweep file where there is one, else the text: a name."""
         if text not in self._paths:
             at = self.file.folder / text
-            there = text not in ("", "none") and at.exists()
+            there = False
+            with suppress(OSError):  # a name too long for a file
+                there = text not in ("", "none") and at.exists()
             self._paths[text] = str(at.resolve()) if there else text
         return self._paths[text]
 

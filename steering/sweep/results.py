@@ -84,7 +84,7 @@ def write_results(
         for name in asked
     }
     frame = frame_of(resolved, asked, tallies, failed, file.metrics)
-    write_json(out / BEST, best(frame, asked, tallies, file.metrics))
+    write_json(out / BEST, best(frame, resolved, asked, tallies, file.metrics))
     write_frame(out / SETTINGS, frame, metrics=list(file.metrics), axes=list(file.axes))
 
 

@@ -1,7 +1,8 @@
 """From counted answers to numbers: every setting beside the unsteered model and its controls.
 
 Of every metric m a setting has m, m_gain (less the unsteered model, paired by problem), m_control
-(its random directions, averaged by problem) and m_beyond (less those), each with its 95% interval.
+(its random directions, averaged by problem) and m_beyond (less those), each with its 95% interval;
+that of m_beyond counts that the random directions are few (`probes.columns.beyond_draws`).
 `p_corrected` is the chance of a gain or loss in the first metric as large as this one in any of the
 settings that were looked at, if none did anything (`probes.columns.familywise`).
 
@@ -9,7 +10,8 @@ The best of many is too good on the problems that chose it. So `best` chooses on
 and reports on the rest.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +19,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from probes.columns import Columns, Range, columns, familywise
+from probes.columns import Columns, Range, beyond_draws, columns, familywise
 from steering.sweep.axes import Point
 from steering.sweep.resolving import HALVES, Asked, Resolved
 from steering.sweep.settings import Setting
@@ -75,12 +77,14 @@ def frame_of(
 
 def best(
     frame: pd.DataFrame,
+    resolved: Sequence[Resolved],
     asked: Mapping[str, tuple[Asked, ...]],
     tallies: Mapping[str, Tally],
     metrics: Sequence[str],
 ) -> list[dict[str, Any]]:
     """The best push of each model and task, chosen on one half and reported on the other."""
     found = []
+    settings = {s.key: s for r in resolved for s in (r.setting, *r.controls)}
     real = frame[(frame.control == "") & (frame.status == "ok") & (frame.push != "")]
     for pair, rows in real.groupby(["model", "task"], sort=False):
         name = str(rows.problems_hash.iloc[0])
@@ -92,15 +96,16 @@ def best(
         about: dict[str, Any] = dict(zip(("model", "task"), pair, strict=True))  # type: ignore[call-overload]
         about["setting"] = row.setting
         about |= {k: _plain(row[k]) for k in ("push", "op", "layer", "strength", "window")}
-        about |= {"looked_at": len(rows), "p_corrected": float(row.p_corrected)}
+        about |= {"looked_at": int(rows.setting.nunique()), "p_corrected": float(row.p_corrected)}
         about["chosen_on"] = {
             "problems": int(halves[HALVES[0]].sum()),
             metrics[0]: float(np.nanmax(chosen_on)),
         }
         about["reported_on"] = {"problems": int(halves[HALVES[1]].sum())}
-        keys = [row.setting], [row.unsteered], [str(row.controls).split(",")]
+        null = [settings[key] for key in str(row.controls).split(",") if key]
+        one = _Compared([settings[row.setting]], [row.unsteered], [null])
         for metric in metrics:
-            found_here = _compared(tally, metric, *keys, halves[HALVES[1]])
+            found_here = one.by(tally, metric, halves[HALVES[1]], settings.values())
             about["reported_on"] |= {k: _triple(v) for k, v in found_here.items()}
         found.append(about)
     return found
@@ -140,12 +145,19 @@ def _group(
 ) -> pd.DataFrame:
     """The rows of settings that were asked the same problems."""
     rows = [(place, one.point, one.setting) for place, one in of_name]
+    named = {one.setting.key for _, one in of_name}
+    # What a row is compared with has a row, though the axes may not name it.
+    bare = {p.key: p for _, one in of_name for p in [one.plain] if p.key not in named}
     nulls = {c.key: (c, one.plain.key) for _, one in of_name for c in one.controls}
-    start = len(of_name)
-    rows += [(start + i, {}, c) for i, (c, _) in enumerate(nulls.values())]
+    start = of_name[-1][0] + 1
+    rows += [
+        (start + i, {}, s) for i, s in enumerate([*bare.values(), *(c for c, _ in nulls.values())])
+    ]
     keys = [s.key for *_, s in rows]
-    plain = [one.plain.key for _, one in of_name] + [k for _, k in nulls.values()]
-    beside = [[c.key for c in one.controls] for _, one in of_name] + [[] for _ in nulls]
+    plain = [one.plain.key for _, one in of_name] + [*bare, *(k for _, k in nulls.values())]
+    beside = [list(one.controls) for _, one in of_name] + [[] for _ in (*bare, *nulls)]
+    compared = _Compared([s for *_, s in rows], plain, beside)
+    settings = [s for *_, s in rows]
     count = [len(a.problems) for a in asked]
     own = np.arange(sum(count)) < count[0]
     data: dict[str, Any] = {
@@ -153,7 +165,7 @@ def _group(
         "control_of": [bool(s.control) for *_, s in rows],
         "setting": keys,
         "unsteered": plain,
-        "controls": [",".join(b) for b in beside],
+        "controls": [",".join(c.key for c in b) for b in beside],
         "control": [s.control for *_, s in rows],
         "draw": [s.draw for *_, s in rows],
         "status": ["failed" if k in failed else "ok" for k in keys],
@@ -164,10 +176,10 @@ def _group(
         "answers": tally.answers[:, own].sum(1)[[tally.codes[k] for k in keys]].astype(int),
     }
     for metric in metrics:
-        for name, found in _compared(tally, metric, keys, plain, beside, own).items():
+        for name, found in compared.by(tally, metric, own, settings).items():
             data |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
     for metric in (m for m in OFF if m in metrics and len(asked) > 1):
-        for name, found in _compared(tally, metric, keys, plain, beside, ~own).items():
+        for name, found in compared.by(tally, metric, ~own, settings).items():
             data |= {
                 f"off_{name}{e}": getattr(found, v)
                 for e, v in (("", "value"), ("_low", "low"), ("_high", "high"))
@@ -201,30 +213,78 @@ def _described(rows: Sequence[tuple[int, Point, Setting]]) -> dict[str, list[Any
     return {**found, "layer": pd.array(found["layer"], dtype="Int64")}  # type: ignore[dict-item]
 
 
-def _compared(
-    tally: Tally,
-    metric: str,
-    keys: Sequence[str],
-    plain: Sequence[str],
-    beside: Sequence[Sequence[str]],
-    kept: Bool[np.ndarray, " problems"],
-) -> dict[str, Columns]:
-    """A metric of these settings, and less the unsteered and less the controls."""
-    means = tally.means[metric][:, kept]
-    own = means[[tally.codes[k] for k in keys]]
-    base = means[[tally.codes[k] for k in plain]]
-    base[[k == p for k, p in zip(keys, plain, strict=True)]] = np.nan  # nothing to compare
-    null = np.full_like(own, np.nan)
-    for i, names in enumerate(beside):
-        if names := [n for n in names if n]:
-            null[i] = means[[tally.codes[n] for n in names]].mean(0)
-    value, change = RANGES[metric]
-    return {
-        metric: columns(own, value),
-        f"{metric}_gain": columns(own - base, change),
-        f"{metric}_control": columns(null, value),
-        f"{metric}_beyond": columns(own - null, change),
-    }
+@dataclass(frozen=True)
+class _Compared:
+    """Settings, each with the unsteered model and the random directions that it is held against."""
+
+    settings: Sequence[Setting]
+    plain: Sequence[str]
+    beside: Sequence[Sequence[Setting]]
+
+    def by(
+        self,
+        tally: Tally,
+        metric: str,
+        kept: Bool[np.ndarray, " problems"],
+        among: Iterable[Setting],
+    ) -> dict[str, Columns]:
+        """A metric of these settings, and less the unsteered and less the controls.
+
+        Args:
+            tally: of all settings.
+            metric: one of `RANGES`.
+            kept: the problems that count.
+            among: whose controls say how far random directions are from each other.
+        """
+        means = tally.means[metric][:, kept]
+        own = means[[tally.codes[s.key] for s in self.settings]]
+        base = means[[tally.codes[k] for k in self.plain]]
+        alone = [s.key == p for s, p in zip(self.settings, self.plain, strict=True)]
+        base[alone] = np.nan  # nothing to compare
+        null = np.full_like(own, np.nan)
+        for i, controls in enumerate(self.beside):
+            if controls:
+                null[i] = means[[tally.codes[c.key] for c in controls]].mean(0)
+        known = _spreads(means, tally.codes, among)
+        spread, freedom = np.array([known.get(_alike(s), (np.nan, 0)) for s in self.settings]).T
+        draws = np.array([len(controls) for controls in self.beside], dtype=float)
+        value, change = RANGES[metric]
+        return {
+            metric: columns(own, value),
+            f"{metric}_gain": columns(own - base, change),
+            f"{metric}_control": columns(null, value),
+            f"{metric}_beyond": beyond_draws(own, null, spread, draws, freedom, change),
+        }
+
+
+def _spreads(
+    means: Float[np.ndarray, "settings problems"],
+    codes: Mapping[str, int],
+    settings: Iterable[Setting],
+) -> dict[Hashable, tuple[float, int]]:
+    """Standard deviation between random directions alike, and its degrees of freedom.
+
+    Those of one size are pooled, a push and its opposite each about its own mean.
+    """
+    drawn: dict[Hashable, dict[bool, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    for s in settings:
+        value = means[codes[s.key]].mean() if s.control and s.key in codes else np.nan
+        if np.isfinite(value):
+            drawn[_alike(s)][s.strength > 0][s.key] = value
+    found = {}
+    for alike, by_sign in drawn.items():
+        sets = [np.array(list(values.values())) for values in by_sign.values()]
+        freedom = sum(len(one) - 1 for one in sets)
+        squares = sum(((one - one.mean()) ** 2).sum() for one in sets)
+        found[alike] = (float(np.sqrt(squares / freedom)) if freedom else np.nan, freedom)
+    return found
+
+
+def _alike(s: Setting) -> Hashable:
+    """Equal for a push and those random directions that could stand in its place."""
+    size = abs(s.strength if s.op == "ablate" else s.strength * s.unit)
+    place = (s.digest, s.problems, s.op, s.site, s.window, s.temperature, s.top_p, s.seed)
+    return (*place, size, s.push if "#" in s.push else "")
 
 
 def _corrected(

@@ -10,6 +10,7 @@ and draw and not on the push it stands beside, so pushes of one site and size sh
 """
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
@@ -229,14 +230,14 @@ def read_push(text: str) -> Push:
         Refusal: no such file, a damaged one, no such category or latent, one that can't be pushed.
     """
     path, _, part = text.partition("#")
-    if Path(path).is_dir():
+    if os.path.isdir(path):  # `Path` raises where a name is too long for any file
         if not part.isdecimal():
             raise Refusal(f"{text}: name a latent of the dictionary, as in {path}#17.")
         content, latent = digest_of(path), int(part)
         sae = _sae(path, content, "cpu")
         edit = FeatureEdit("add", sae, latent)  # refuses a latent that never fires
         return Push(f"{path}#{latent}", content, sae.site, edit.norm, sae.model, latents=True)
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise Refusal(
             f"there is no push {path!r}: give a direction's .safetensors, trained vectors' "
             f".safetensors#CATEGORY, or a dictionary's FOLDER#LATENT."

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from probes.columns import columns, familywise
+from probes.columns import beyond_draws, columns, familywise
 from probes.intervals import bootstrap, difference, rate
 from probes.records import Refusal
 
@@ -37,6 +38,41 @@ def test_numbers_of_any_range_are_bootstrapped():
     for i, row in enumerate(values):
         alone = bootstrap(lambda mean: mean, row)
         np.testing.assert_allclose([found.low[i], found.high[i]], [alone.low, alone.high], 1e-12)
+
+
+@pytest.mark.parametrize("problems", [2, 4, 9])
+def test_few_numbers_of_any_range_have_students_interval(problems):
+    values = np.random.default_rng(0).gamma(2.0, 20.0, size=(3, problems))
+    found = columns(values, "any")
+    low, high = stats.t.interval(0.95, problems - 1, values.mean(1), stats.sem(values, axis=1))
+    np.testing.assert_allclose([found.low, found.high], [low, high], 1e-9)
+
+
+@pytest.mark.parametrize("draws", [2, 4, 12])
+def test_a_random_direction_is_seldom_beyond_others_and_a_push_that_does_more_is(draws):
+    """Directions differ, and all of a direction's problems with it: one in twenty is beyond."""
+    rng = np.random.default_rng(draws)
+    own, drawn, spread = [], [], []
+    for _ in range(400):
+        effects = 0.3 * rng.normal(size=(draws + 1, 1))
+        seen = rng.normal(size=(1, 24)) + effects + 0.2 * rng.normal(size=(draws + 1, 24))
+        own.append(seen[0]), drawn.append(seen[1:].mean(0))
+        spread.append(seen[1:].mean(1).std(ddof=1))
+    own, drawn, spread = map(np.array, (own, drawn, spread))
+    many, freedom = np.full(400, float(draws)), np.full(400, draws - 1.0)
+    found = beyond_draws(own, drawn, spread, many, freedom, "any")
+    beyond = ((found.low > 0) | (found.high < 0)).mean()
+    assert 0.01 < beyond < 0.08
+    naive = columns(own - drawn, "any")
+    assert ((naive.low > 0) | (naive.high < 0)).mean() > 0.5, "which is why"
+    found = beyond_draws(own + 30, drawn, spread, many, freedom, "any")
+    assert (found.low > 0).mean() > 0.9
+
+
+def test_one_random_direction_says_nothing_of_others():
+    found = beyond_draws(np.ones((1, 4)), np.zeros((1, 4)), *np.array([[np.nan], [1.0], [0.0]]))
+    assert found.value == 1
+    assert np.isnan([found.low, found.high]).all()
 
 
 def test_a_setting_with_a_hole_has_no_number_and_the_others_keep_theirs():

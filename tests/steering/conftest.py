@@ -6,13 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from probes import DATA
 from probes.directions import Direction
 from probes.directions import save as save_direction
-from probes.models import load, new_llama, new_tokenizer, save
+from probes.models import load, new_byte_tokenizer, new_llama, new_tokenizer, save
 from probes.tasks import load_task
 from steering.vectors import Vectors, save_vectors
 
@@ -85,14 +83,9 @@ def lab(tmp_path_factory):
 @pytest.fixture
 def reader(tmp_path):
     """A model that reads bytes, so any text."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = {word: i for i, word in enumerate(["</s>", *alphabet])}
-    tokenizer = Tokenizer(models.BPE(words, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", pad_token="</s>")
-    net = new_llama(len(words), width=8, depth=1, heads=1, mlp=8, context=1024, seed=0)
-    save(net, fast, tmp_path / "reader")
+    tokenizer = new_byte_tokenizer()
+    net = new_llama(len(tokenizer), width=8, depth=1, heads=1, mlp=8, context=1024, seed=0)
+    save(net, tokenizer, tmp_path / "reader")
     return str(tmp_path / "reader")
 
 

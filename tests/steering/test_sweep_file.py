@@ -37,6 +37,8 @@ WHOLE = [
     ({"shard": 0}, "shard = 0: it is 1 at least"),
     ({"kl_samples": 0}, "kl_samples = 0: it is 1 at least"),
     ({"metrics": ["right", "speed"]}, "metric 'speed' is not known; there are right, valid"),
+    ({"metrics": ["kl", "right"]}, "the first ranks, and kl can't"),
+    ({"samples": 10**9}, "above 1,000,000 it is a slip"),
     ({"metrics": []}, "metrics: name at least one, and each once"),
     ({"metrics": ["right", "right"]}, "metrics: name at least one, and each once"),
     ({"metrics": "right"}, "metrics = 'right': it is a list of names"),
@@ -151,10 +153,25 @@ def test_a_sweep_names_a_model_and_a_task(lab, tmp_path, missing):
     ]
 
 
-def test_a_strength_without_a_push_is_told(lab, tmp_path):
-    assert told(lab.file({}, {"strength": [0, 1]}), tmp_path) == [
-        "strength is an axis of a push, and no push is named"
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("strength", [0, 1]),
+        ("op", ["add", "ablate"]),
+        ("layer", [0, 99]),
+        ("site", ["hook_banana"]),
+        ("window", ["nonsense"]),
+    ],
+)
+def test_what_only_a_push_has_is_told_without_one(lab, tmp_path, key, values):
+    assert told(lab.file({}, {key: values}), tmp_path) == [
+        f"{key} is an axis of a push, and no push is named"
     ]
+
+
+def test_a_push_whose_name_no_file_can_have_is_told(lab, tmp_path):
+    (found,) = told(lab.push("d" * 5000), tmp_path)
+    assert "ddd" in found
 
 
 # ------------------------------------------------------------------ what is seen with its models

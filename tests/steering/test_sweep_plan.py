@@ -175,7 +175,7 @@ def test_another_frame_is_another_sweep(lab, tmp_path, change):
     out = tmp_path / "out"
     save_plan(out, prepare(lab.push(), out).plan)
     before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
-    name = {"metrics": "kl_samples"}.get(next(iter(change)), next(iter(change)))
+    name = {"metrics": "metric kl"}.get(next(iter(change)), next(iter(change)))
     if name == "off_task":
         change = {"off_task": lab.path("long.toml")}
     with pytest.raises(Refusal, match=f"belongs to another sweep .*{name}"):

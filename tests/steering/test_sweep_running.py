@@ -14,6 +14,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from probes.columns import columns
 from probes.records import Refusal, write_table
@@ -46,6 +47,7 @@ def asked(lab):
             "temperature": [1.0, 0.5],
         },
         samples=2,
+        controls=2,
         shard=40,
         batch=16,
         metrics=["right", "length", "kl"],
@@ -371,13 +373,36 @@ def test_numbers_are_those_counted_by_hand(whole):
             for name, values, kind in (
                 (metric, own, of[0]),
                 (f"{metric}_gain", own - plain, of[1]),
-                (f"{metric}_beyond", own - np.mean(nulls, 0), of[1]),
             ):
                 alone_ = columns(values[None], kind)
                 expected = [alone_.value[0], alone_.low[0], alone_.high[0]]
                 told = [row[name], row[f"{name}_low"], row[f"{name}_high"]]
                 np.testing.assert_allclose(told, expected, atol=1e-12)
+            # Beyond the draws: as wide again as another draw may be from the mean of these.
+            name, paired = f"{metric}_beyond", columns((own - np.mean(nulls, 0))[None], of[1])
+            assert row[name] == pytest.approx(paired.value[0], abs=1e-12)
+            spread, freedom = spread_of(found, by[metric][problems].mean(axis=1), row)
+            half = stats.t.ppf(0.975, freedom) * spread * np.sqrt(1 + 1 / len(nulls))
+            for end, sign in (("low", -1), ("high", 1)):
+                own_half = abs(getattr(paired, end)[0] - paired.value[0])
+                end_ = paired.value[0] + sign * np.hypot(own_half, half)
+                end_ = np.clip(end_, -1, 1) if metric == "right" else end_
+                assert row[f"{name}_{end}"] == pytest.approx(end_, abs=1e-9)
     assert about["axes"] == ["push", "strength", "temperature"]
+
+
+def spread_of(found, means, row):
+    """Between random directions of the row's size, a push and its opposite each by itself."""
+    squares, freedom = 0.0, 0
+    sized = found[(found.control != "") & (found.layer == row.layer)]
+    sized = sized[sized.temperature == row.temperature]
+    size = (sized.strength * sized.unit).abs() - abs(row.strength * row.unit)
+    sized = sized[size.abs() < 1e-9]
+    for _, alike in sized.groupby(sized.strength > 0):
+        values = means[alike.setting.unique()]
+        squares += ((values - values.mean()) ** 2).sum()
+        freedom += len(values) - 1
+    return np.sqrt(squares / freedom), freedom
 
 
 def test_the_best_is_chosen_on_one_half_and_reported_on_the_other(whole):

@@ -101,7 +101,7 @@ def test_other_settings_samples_batches_and_metrics_do_not_change_a_key(lab, tmp
         tmp_path,
     )
     assert small < large
-    more = keys(lab.push(strengths=[0, 1], metrics=["kl"], controls=3), tmp_path)
+    more = keys(lab.push(strengths=[0, 1], metrics=["length"], controls=3), tmp_path)
     assert small < more
 
 

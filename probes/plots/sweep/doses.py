@@ -24,6 +24,8 @@ from probes.plots.sweep.rows import (
 )
 
 PANELS = 4
+WIDE = 1000
+"""Strengths that differ more stand on a logarithmic axis."""
 LAYERS = 8
 """Curves of a panel."""
 CONTROL: dict[str, Any] = {"color": NULL, "ls": (0, (3, 2)), "lw": 1.0, "alpha": 0.7}
@@ -68,11 +70,16 @@ def dose_response(
                     axs[i, j].set_ylabel(told(name).replace(" (", "\n("))
             axs[0, j].set_title(title, fontsize=8.5)
             axs[-1, j].set_xlabel("strength")
+            sizes = of_it.strength.abs()[of_it.strength != 0]
+            if len(sizes) and sizes.max() > WIDE * sizes.min():
+                axs[-1, j].set_xscale("symlog", linthresh=float(sizes.min()))
         entries = [(_layer(layer), {"color": colour}) for layer, colour in colours.items()]
         entries += [("its controls", CONTROL)]
         key(figure, [*entries, ("unsteered", {"color": "black", "lw": 1.0})])
         left = shown(len(kept), len(panels), "combinations")
         left += shown(len(by_layer), len(drawn.layer.unique()), "layers")
+        if failed := int(((frame.status == "failed") & (frame.control == "")).sum()):
+            left += f"; {failed} failed"
         figure.suptitle(f"dose and response{of_all(rows)}{left}", fontsize=10)
     return written(stem)
 

@@ -50,7 +50,7 @@ def told(metric: str) -> str:
 def real(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Each setting of the axes that has a value once; steered ones, if there are any."""
     kept = where(frame, (frame.control == "") & (frame.status == "ok") & frame[metric].notna())
-    kept = kept.drop_duplicates("setting")
+    kept = kept.drop_duplicates(["setting", "model", "task"])
     if (kept.push != "").to_numpy().any():
         kept = where(kept, kept.push != "")
     kept = kept.assign(site=[str(s).split(".", 2)[-1] for s in kept.site])  # the layer stands apart

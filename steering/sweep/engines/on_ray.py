@@ -35,6 +35,11 @@ def on_ray(work: Work, workers: int | None, address: str) -> Iterator[Run]:
         raise Refusal("the ray engine needs Ray: pip install 'whenhow[ray]'.") from None
     if address:
         check_address(address)
+    if workers == 0:
+        raise Refusal("0 workers is this very process, which the local engine has; Ray has others.")
+    cores = os.cpu_count() or 1
+    if not address and (workers or 1) > cores:  # Ray would believe what it is told
+        raise Refusal(f"{workers} workers with a core each, and this machine has {cores}.")
     gpu = work.device.startswith("cuda")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
