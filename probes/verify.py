@@ -10,9 +10,10 @@ sample of the answers.
 Two ways to run them. The organisms' graders are exact string work of our own, of microseconds,
 and run in this process: a pool would cost them a hundredfold and could only save us from our own
 endless loops. All others (symbolic mathematics, other people's code) run in worker processes that
-are killed when a text takes too long. `concurrent.futures` and `multiprocessing.Pool` can't kill a
-worker and lose the pool when one dies; pebble can and doesn't. Workers are spawned, not forked,
-for a fork of a process that runs torch's threads may deadlock.
+are killed when a text takes too long, and may not take more than `MEMORY`: a tower of powers would
+take all there is before its time is up, and not its own process only. `concurrent.futures` and
+`multiprocessing.Pool` can't kill a worker and lose the pool when one dies; pebble can and doesn't.
+Workers are spawned, not forked, for a fork of a process that runs torch's threads may deadlock.
 
 This module imports no torch, and pebble only where a pool is wanted.
 """
@@ -20,12 +21,19 @@ This module imports no torch, and pebble only where a pool is wanted.
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from probes.records import Grade, Problem, Refusal, Trace
 
 IN_PROCESS = frozenset({"chain", "countdown"})
 """Families whose graders are exact, fast and ours."""
+
+UNCHECKED = "this task checks no traces, it judges final answers only; ask for right answers"
+"""Why there is no number of valid answers."""
+
+MEMORY = 3 * 2**30
+"""Bytes that a worker may allocate beyond what it starts with; more is a MemoryError."""
 
 TOLERATED = 0.01
 """The share of texts whose grader may fail before the run stops."""
@@ -36,6 +44,7 @@ class Judge(Protocol):
     """The half of a `probes.tasks.Task` that is needed here."""
 
     settings: dict[str, Any]
+    checks: bool
 
     def grade(self, problem: Problem, response: str) -> Grade: ...
     def check(self, problem: Problem, response: str) -> Trace: ...
@@ -46,15 +55,22 @@ class Graded:
     """What the grader and the trace checker say of one text."""
 
     grade: Grade
-    valid: bool
-    """Whether the trace is a derivation of its answer. False where nothing was judged."""
+    valid: bool | None
+    """Whether the trace is a derivation of its answer. False where nothing was judged, None where
+    the task checks no traces: then nobody knows."""
     error: str = ""
     """What happened, where the grade is ERROR."""
 
     @property
     def sound(self) -> bool:
-        """Right by a valid trace: neither lucky nor wrong."""
-        return self.grade is Grade.RIGHT and self.valid
+        """Right by a valid trace: neither lucky nor wrong.
+
+        Raises:
+            Refusal: it is right, and the task checks no traces.
+        """
+        if self.valid is None and self.grade is Grade.RIGHT:
+            raise Refusal(f"whether a right answer is valid is not known: {UNCHECKED}.")
+        return self.grade is Grade.RIGHT and bool(self.valid)
 
 
 class GraderFailure(RuntimeError):
@@ -104,10 +120,10 @@ def judge(task: Judge, problem: Problem, response: str) -> Graded:
     """Grade and check one text in this process; what the grader raises becomes ERROR."""
     try:
         grade = Grade(task.grade(problem, response))
-        valid = task.check(problem, response).valid
+        valid = task.check(problem, response).valid if task.checks else None
     except Exception as error:  # the one place where any failure becomes data
         return Graded(Grade.ERROR, False, f"{type(error).__name__}: {error}")
-    return Graded(grade, valid and grade is not Grade.ERROR)
+    return Graded(grade, False if grade is Grade.ERROR else valid)
 
 
 def _tolerated(graded: Iterable[Graded], pairs: Sequence[tuple[Problem, str]]) -> list[Graded]:
@@ -136,7 +152,22 @@ _task: Judge | None = None
 
 def _serve(task: Judge) -> None:
     global _task
+    _limit_memory()
     _task = task
+    if warm := getattr(task, "warm", None):  # imports that no text's time should be spent on
+        warm()
+
+
+def _limit_memory() -> None:
+    """Hold this process to `MEMORY` more address space than it has, where the system can."""
+    try:
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + MEMORY
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    except (ImportError, OSError, ValueError):  # no Linux: the time limit is left
+        return
 
 
 def _judge_served(problem: Problem, response: str) -> Graded:

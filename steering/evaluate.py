@@ -17,7 +17,7 @@ An answer whose grader failed is in no rate. Not here: what an intervention does
 """
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, make_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -124,11 +124,15 @@ class Judged:
         skill: str | None = None,
         part: str | None = None,
     ) -> Float[np.ndarray, " problems"]:
-        """Share of each problem's answers, in the order of `problems`."""
+        """Share of each problem's answers, in the order of `problems`.
+
+        Raises:
+            Refusal: as `counts`, or "valid" is asked for and the task checks no traces.
+        """
         counted = self.counts(setting=setting, skill=skill, part=part)
+        if which in ("right", "valid"):
+            return np.array([c.number(which) / c.n for c in counted], dtype=np.float64)
         of_each = {
-            "right": [c.right / c.n for c in counted],
-            "valid": [c.valid / c.n for c in counted],
             "unparsed": [c.unparsed / c.n for c in counted],
             "parsed": [1 - c.unparsed / c.n for c in counted],
         }
@@ -229,7 +233,8 @@ class Line:
     stop: str
     setting: str
     grade: str
-    valid: bool
+    valid: bool | None
+    """None where the task checks no traces."""
     error: str
     task: str
     prompt: str
@@ -240,14 +245,26 @@ class Line:
     spec: str
 
 
+_COLUMNS = make_dataclass(
+    "Line", [(f.name, bool if f.name == "valid" else f.type) for f in fields(Line)]
+)
+"""`Line` as Arrow has it, where a column of truth values may hold nulls anyway."""
+
+
 def save_judged(path: Path, judged: Judged, **about: Any) -> None:
     """Write the answers as Parquet, atomically, with what is to be said about all of them."""
     asked = {p.id: asdict(p) for p in judged.problems}
     lines = [
-        Line(**asdict(r), grade=g.grade.value, valid=g.valid, error=g.error, **asked[r.problem])
+        Line(
+            **asdict(r),
+            grade=g.grade.value,
+            valid=g.valid,
+            error=g.error,
+            **asked[r.problem],
+        )
         for r, g in zip(judged.rollouts, judged.graded, strict=True)
     ]
-    write_table(path, lines, Line, **about)
+    write_table(path, lines, _COLUMNS, **about)
 
 
 def load_judged(path: Path) -> tuple[Judged, dict[str, Any]]:

@@ -168,7 +168,7 @@ def _grouped(
     """The different (c, n) and which of them each problem has: a fit costs as much as there are."""
     if not measured:
         raise Refusal("there are no problems: nothing was measured.")
-    pairs = np.array([[getattr(one, which), one.n] for one in measured])
+    pairs = np.array([[one.number(which), one.n] for one in measured])
     kinds, at = np.unique(pairs, axis=0, return_inverse=True)
     return kinds[:, 0].astype(float), kinds[:, 1].astype(float), at.ravel()
 

@@ -110,7 +110,7 @@ def histogram(
     The ends stand alone, as in Yue et al. (2504.13837, figure 5): tuning is said to fill both. The
     shares sum to 1.
     """
-    accuracy = np.array([getattr(one, which) / one.n for one in measured])
+    accuracy = np.array([one.number(which) / one.n for one in measured])
     return [
         Bin(low, high, rate(_inside(accuracy, low, high).astype(float), seed=seed))
         for low, high in _edges(bins)
@@ -146,7 +146,7 @@ def _reached(
 ) -> Float[np.ndarray, " problems"]:
     if not measured:
         raise Refusal("there are no problems: nothing was measured.")
-    return np.array([float(getattr(one, which) >= _least(tau, one.n)) for one in measured])
+    return np.array([float(one.number(which) >= _least(tau, one.n)) for one in measured])
 
 
 def _least(tau: float, n: int) -> int:

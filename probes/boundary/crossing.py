@@ -141,8 +141,6 @@ def pass_curves(
     where binomial coefficients of a thousand answers would take minutes; equal to 1e-12.
     """
     n = np.array([one.n for one in measured])[:, None]
-    correct: Int[np.ndarray, "problems 1"] = np.array([getattr(m, which) for m in measured])[
-        :, None
-    ]
+    correct: Int[np.ndarray, "problems 1"] = np.array([m.number(which) for m in measured])[:, None]
     tried = np.arange(k_max)
     return 1 - np.cumprod(np.maximum(0.0, 1 - correct / (n - tried)), axis=1)

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 
 from probes.intervals import Estimate, difference, rate
 from probes.records import Grade, Refusal, unique
-from probes.verify import Graded
+from probes.verify import UNCHECKED, Graded
 
 Which = Literal["right", "valid"]
 
@@ -29,10 +29,22 @@ class Counts:
     n: int
     """Answers that were graded; those whose grader failed are left out."""
     right: int
-    valid: int
-    """Right answers whose trace is a valid derivation."""
+    valid: int | None
+    """Right answers whose trace is a valid derivation; None where the task checks no traces."""
     unparsed: int
     """Answers that could not be read; never right."""
+
+    def number(self, which: Which) -> int:
+        """How many answers were right, or right by a valid trace.
+
+        Raises:
+            Refusal: valid ones are asked for and the traces were not checked.
+        """
+        if which == "right":
+            return self.right
+        if self.valid is None:
+            raise Refusal(f"valid answers can't be counted: {UNCHECKED}.")
+        return self.valid
 
 
 @dataclass(frozen=True)
@@ -61,7 +73,7 @@ def counts(problems: Sequence[str], graded: Sequence[Graded]) -> list[Counts]:
             problem=problem,
             n=len(of_it),
             right=sum(one.grade is Grade.RIGHT for one in of_it),
-            valid=sum(one.sound for one in of_it),
+            valid=None if any(o.valid is None for o in of_it) else sum(o.sound for o in of_it),
             unparsed=sum(one.grade is Grade.UNPARSED for one in of_it),
         )
         for problem, of_it in grouped.items()
@@ -178,7 +190,7 @@ def guessed(
 
 def solved(measured: Sequence[Counts], k: int, which: Which) -> Float[np.ndarray, " problems"]:
     """pass@k of each problem."""
-    correct = np.array([getattr(of_it, which) for of_it in measured])
+    correct = np.array([of_it.number(which) for of_it in measured])
     return pass_at_k(correct, np.array([of_it.n for of_it in measured]), k)
 
 

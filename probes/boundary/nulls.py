@@ -20,7 +20,8 @@ def relabelled(
 ) -> tuple[list[Counts], list[Counts]]:
     """The same answers under shuffled names: counts of two models that are equal on each problem.
 
-    The deal is the multivariate hypergeometric one of valid, lucky, unreadable and other answers.
+    The deal is the multivariate hypergeometric one of valid, lucky, unreadable and other answers;
+    where the traces were not checked, of right ones in place of the first two.
     """
     rng = np.random.default_rng(seed)
     dealt: tuple[list[Counts], list[Counts]] = ([], [])
@@ -29,11 +30,11 @@ def relabelled(
         first = rng.multivariate_hypergeometric(pooled, one.n)
         for pile, kinds in zip(dealt, (first, pooled - first), strict=True):
             valid, lucky, unparsed, _ = map(int, kinds)
-            pile.append(Counts(one.problem, int(kinds.sum()), valid + lucky, valid, unparsed))
+            told = None if one.valid is None or other.valid is None else valid
+            pile.append(Counts(one.problem, int(kinds.sum()), valid + lucky, told, unparsed))
     return dealt
 
 
 def _kinds(one: Counts) -> np.ndarray:
-    return np.array(
-        [one.valid, one.right - one.valid, one.unparsed, one.n - one.right - one.unparsed]
-    )
+    valid = one.valid or 0
+    return np.array([valid, one.right - valid, one.unparsed, one.n - one.right - one.unparsed])

@@ -21,7 +21,7 @@ Nulls carry their name as setting: guessing, `ITSELF`, `SHUFFLED`.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -39,11 +39,12 @@ from probes.boundary.crossing import crossing
 from probes.boundary.curves import Counts, Which, compare, curve, guessed, paired
 from probes.boundary.efficiency import efficiency_gap, guessed_gap
 from probes.boundary.solvable import CELLS, Again, solvable
-from probes.intervals import FEW, Estimate, detection_limit, exact_rate
+from probes.intervals import FEW, Estimate, detection_limit, exact_rate, undefined
 from probes.measurements import point, row
 from probes.records import Measurement
+from probes.verify import UNCHECKED
 
-WHICH: tuple[Literal["right", "valid"], ...] = ("right", "valid")
+WHICH: tuple[Which, ...] = ("right", "valid")
 CURVES = {"right": "pass@k", "valid": "valid@k"}
 """Measure of pass@k by what counts."""
 ITSELF = "against itself"
@@ -58,6 +59,19 @@ def budgets(samples: int) -> list[int]:
     return sorted({2**i for i in range(samples.bit_length())} | {samples})
 
 
+def ways(measured: Sequence[Counts]) -> tuple[Which, ...]:
+    """What can be counted of these answers: "valid" only where every trace was checked."""
+    checked = all(one.valid is not None for one in measured)
+    return WHICH if checked else ("right",)
+
+
+def _unchecked(measured: Sequence[Counts], measure: str, said: About) -> list[Measurement]:
+    """A row that says why the measure has no number, where nobody checked the traces."""
+    if "valid" in ways(measured):
+        return []
+    return [row(measure, undefined(UNCHECKED, len(measured)), **said)]
+
+
 def of_curves(
     base: Sequence[Counts],
     tuned: Sequence[Counts],
@@ -69,8 +83,8 @@ def of_curves(
     """Both curves of pass@k, and their difference at the ends and at `k`, fixed beforehand."""
     said = dict(about or {})
     most = min(one.n for one in [*base, *tuned])
-    found = []
-    for which in WHICH:
+    found = _unchecked([*base, *tuned], CURVES["valid"], said)
+    for which in ways([*base, *tuned]):
         measure = CURVES[which]
         for model, counted in (("base", base), ("tuned", tuned)):
             for at in curve(counted, budgets(most), which=which, seed=seed):
@@ -90,9 +104,9 @@ def of_cover(
 ) -> list[Measurement]:
     """Cover@tau of one model."""
     said = {"model": model, **(about or {})}
-    return [
+    return _unchecked(measured, "cover valid", said) + [
         row(f"cover {which}", at.estimate, x=at.tau, **said)
-        for which in WHICH
+        for which in ways(measured)
         for at in cover(measured, taus, which=which, seed=seed)
     ]
 
@@ -102,9 +116,9 @@ def of_accuracy(
 ) -> list[Measurement]:
     """The histogram of accuracies of one model."""
     said = {"model": model, **(about or {})}
-    return [
+    return _unchecked(measured, "accuracy valid", said) + [
         row(f"accuracy {which}", one.estimate, x=one.middle, **said)
-        for which in WHICH
+        for which in ways(measured)
         for one in histogram(measured, which=which, seed=seed)
     ]
 
@@ -142,7 +156,7 @@ def of_fit(
     said = {"model": model, **(about or {})}
     n = min(one.n for one in measured)
     limit = detection_limit(n) if limit is None else limit
-    solved = any(getattr(one, which) for one in measured)
+    solved = any(one.number(which) for one in measured)
     fit = fit_counts(measured, which=which) if solved else None
     found = estimates(
         measured,
@@ -190,8 +204,10 @@ def of_pair(
     """What two models, or two samples of one, show beside each other."""
     said = dict(about or {})
     n = min(one.n for one in [*base, *tuned])
-    found = []
-    for which in WHICH:
+    found: list[Measurement] = []
+    for measure in ("crossing", "solvable", "cover", "efficiency gap"):
+        found += _unchecked([*base, *tuned], f"{measure} valid", said)
+    for which in ways([*base, *tuned]):
         if n >= 2:
             found += _of_crossing(base, tuned, which, said, seed)
         for cell, share in solvable(base, tuned, which=which, seed=seed).items():
@@ -278,7 +294,7 @@ def of_later(
 ) -> list[Measurement]:
     """Of the problems unsolved at first, the share that as many fresh samples solve."""
     pairs = zip(measured, paired(measured, fresh), strict=True)
-    solved = [getattr(new, which) > 0 for old, new in pairs if getattr(old, which) == 0]
+    solved = [new.number(which) > 0 for old, new in pairs if old.number(which) == 0]
     if not solved:
         return []
     share = exact_rate(sum(solved), len(solved))

@@ -64,7 +64,7 @@ def cells(base: Sequence[Counts], tuned: Sequence[Counts], *, which: Which = "ri
             f"{budgets[0]} answers of the base and {budgets[1]} of the tuned model: who is asked "
             f"more often solves more. Compare equal numbers of answers to each problem."
         )
-    solved = [(getattr(b, which) > 0, getattr(t, which) > 0) for b, t in zip(base, tuned)]  # noqa: B905 - paired
+    solved = [(b.number(which) > 0, t.number(which) > 0) for b, t in zip(base, tuned)]  # noqa: B905 - paired
     names = {(True, True): 0, (True, False): 1, (False, True): 2, (False, False): 3}
     return [CELLS[names[one]] for one in solved]
 

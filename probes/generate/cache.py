@@ -135,8 +135,9 @@ def causal_mask(
         like: a tensor of the model's dtype and device.
     """
     column = torch.arange(width, device=like.device)
-    back = column[:, None] - column
-    seen = back >= 0 if window is None else (back >= 0) & (back < window)
+    seen = column[:, None] >= column
+    if window is not None:
+        seen &= column[:, None] < column + window
     first = torch.from_numpy(-start.clip(max=0)).to(like.device)
     allowed = seen & (column >= first[:, None, None])
     lowest = torch.finfo(like.dtype).min  # -inf would make a padded row, all masked, NaN

@@ -25,6 +25,10 @@ from probes.models import Model, architecture
 PREFILL_CELLS = 1 << 14
 """Tokens, padding included, of one prefill pass: bounds its memory."""
 
+LONG = 1024
+"""Columns from which on a pass holds rows of one length only. Without padding it needs no mask,
+which would grow with the square of its width: 4,096 columns would take 64 MB a row."""
+
 
 class Stepper:
     """`seat`, `copy`, `drop` and `rewind` belong to the loop, `forward` to the writer."""
@@ -97,7 +101,9 @@ class Stepper:
                 missing.setdefault(prefix(request), request)
         pending = sorted(missing.values(), key=lambda r: len(r.prompt))
         while pending:
-            count = max(1, PREFILL_CELLS // (len(pending[-1].prompt) - 1))
+            width = len(pending[-1].prompt) - 1
+            count = max(1, PREFILL_CELLS // width)
+            count = together([len(r.prompt) - 1 for r in pending[-count:]])
             self._prefill_block(pending[-count:])
             del pending[-count:]
         return True
@@ -188,6 +194,12 @@ def prefix(request: Request) -> Hashable:
     return request.prompt[:-1], request.prefix_key
 
 
+def together(lengths: Sequence[int]) -> int:
+    """How many of the last rows, sorted by length, share a pass: all, or the longest if `LONG`."""
+    longest = lengths[-1]
+    return len(lengths) if longest < LONG else sum(length == longest for length in lengths)
+
+
 class Masks:
     """The attention masks of one model, in the form its forward takes, and that forward.
 
@@ -204,16 +216,23 @@ class Masks:
         self.window = getattr(config, "sliding_window", None) if slides else None
 
     def fresh(self, now: Pass) -> Any:
-        """Of a pass without a past."""
-        like = next(self.model.net.parameters())
-        full = causal_mask(now.start, now.width, None, like)
+        """Of a pass without a past.
+
+        None, for SDPA's own causal rule, where a long pass has no padding: linear in memory, but
+        for layers whose window is shorter than the text. Eager attention (Gemma 2 has no other)
+        takes None for no mask at all.
+        """
+        like = self._like()
+        sdpa = self.model.config._attn_implementation == "sdpa"
+        plain = sdpa and now.width >= LONG and not (now.start < 0).any()
+        full = None if plain else causal_mask(now.start, now.width, None, like)
         if self.window is None or self.window >= now.width:
             return self.formed(full, full)
         return self.formed(full, causal_mask(now.start, now.width, self.window, like))
 
     def rebuild(self, lengths: Int[np.ndarray, " rows"], end: int, capacity: int) -> None:
         """Of decoding: cells before a row's first are masked; later ones only come to be read."""
-        like = next(self.model.net.parameters())
+        like = self._like()
         first = torch.from_numpy(end - lengths).to(like.device)[:, None]
         column = torch.arange(capacity, device=like.device)
         self.past = torch.zeros((len(lengths), capacity), dtype=like.dtype, device=like.device)
@@ -228,7 +247,11 @@ class Masks:
         sliding[..., : -self.window] = torch.finfo(full.dtype).min
         return self.formed(full, sliding)
 
-    def formed(self, full: Tensor, sliding: Tensor) -> Any:
+    def _like(self) -> Tensor:
+        """Of the residual stream's dtype; weights may be of another, or elsewhere."""
+        return torch.empty(0, dtype=self.model.dtype, device=self.model.device)
+
+    def formed(self, full: Tensor | None, sliding: Tensor | None) -> Any:
         """The two masks as this model's forward takes them."""
         if self.form == "by kind":
             return {"full_attention": full, "sliding_attention": sliding}

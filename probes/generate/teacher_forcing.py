@@ -17,7 +17,7 @@ from torch import Tensor
 
 from probes.generate.hooks import Taps
 from probes.generate.seam import Observer, Pass, Request
-from probes.generate.stepper import Masks
+from probes.generate.stepper import Masks, together
 from probes.models import Model
 from probes.records import Refusal
 
@@ -74,6 +74,7 @@ def replay(
     while order:
         width = len(sequences[order[-1]])
         count = max(1, min(batch, MASK_CELLS // width**2))
+        count = together([len(sequences[i]) for i in order[-count:]])
         rows = order[-count:][::-1]
         del order[-count:]
         yield _run(masks, taps, sequences, rows, [requests[i] for i in rows], gradients, keep)

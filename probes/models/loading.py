@@ -7,8 +7,6 @@ Only safetensors are read: a pickled checkpoint runs code when it is opened. A c
 lacks a weight is refused, where transformers would fill it with random numbers and warn.
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from probes.models.sites import ARCHITECTURES, architecture, blocks
-from probes.records import Refusal, file_hash
-
-PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+from probes.models.folders import config_of, digest, located, weight_files
+from probes.models.sites import blocks, check_sites
+from probes.records import Refusal
 
 
 @dataclass(frozen=True)
@@ -59,11 +56,18 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        return next(self.net.parameters()).device
+        """Where tokens go in; of a model that is partly elsewhere, where it computes."""
+        return next((p for p in self.net.parameters() if not p.is_meta), self._first).device
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.net.parameters()).dtype
+        """What the residual stream is in; quantised weights are of another."""
+        kinds = (p.dtype for p in self.net.parameters())
+        return next((d for d in kinds if d.is_floating_point and d.itemsize > 1), self._first.dtype)
+
+    @property
+    def _first(self) -> torch.Tensor:
+        return next(self.net.parameters())
 
     @property
     def vocab(self) -> int:
@@ -72,44 +76,55 @@ class Model:
 
 
 def load(
-    source: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+    source: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    revision: str | None = None,
+    device_map: Any = None,
 ) -> Model:
     """A model from a folder or from the Hugging Face hub, in eval mode, gradients off.
 
+    Args:
+        source: a folder, or a hub name, with @revision or without.
+        device: where it computes.
+        dtype: of its weights. A quantised checkpoint keeps its own, and this is what it computes
+            in, as far as transformers' quantiser lets one choose.
+        revision: branch, tag or commit on the hub.
+        device_map: in place of `device`, as in transformers: "auto" leaves to memory or disk what
+            doesn't fit on one device, and fetches it for each pass. Several computing devices are
+            refused.
+
     Raises:
-        Refusal: no such folder, no safetensors (pickled ones are never opened), a truncated file,
-            a weight that is missing or not finite, an unknown architecture, no tokenizer or one
-            with more tokens than the model has.
+        Refusal: no such folder or hub name, no safetensors (pickled ones are never opened), a
+            truncated file, a weight that is missing or not finite, an unknown architecture, no
+            tokenizer or one with more tokens than the model has, a quantisation whose library or
+            device isn't here.
     """
-    folder, files, _ = _checked(source)
-    try:
-        net, report = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
-            folder, dtype=dtype, use_safetensors=True, output_loading_info=True
-        )
-    except (RuntimeError, OSError, SafetensorError) as error:
-        raise Refusal(f"{source}: the weights don't fit the config: {error}") from None
-    if missing := sorted(report["missing_keys"]):
-        raise Refusal(
-            f"{source} lacks {len(missing)} weights ({', '.join(missing[:4])}, ...): the "
-            f"checkpoint is incomplete, or its config.json belongs to another model."
-        )
-    for weight, values in net.named_parameters():
-        if not torch.isfinite(values).all():
-            raise Refusal(
-                f"{source}: {weight} has values that are not finite: a training run "
-                f"that diverged, or {dtype} is too narrow for it."
-            )
+    folder = located(source, revision)
+    config = config_of(source, folder)
+    files = weight_files(folder)
+    quantised = getattr(config, "quantization_config", None) is not None
+    if quantised and device_map is None:
+        device_map = {"": device}  # quantised weights are made where they stay
+    net = _net(source, folder, dtype, device_map, quantised)
     tokenizer = _tokenizer(source, folder, net)
-    net = net.to(device).eval().requires_grad_(False)
-    return Model(net, tokenizer, str(source), _digest(folder, files))
+    if device_map is None:
+        net = net.to(device)
+    net = net.eval().requires_grad_(False)
+    check_sites(net)
+    name = f"{source}@{revision}" if revision and "@" not in str(source) else str(source)
+    return Model(net, tokenizer, name, digest(folder, files))
 
 
 def load_on(source: str, device: str, dtype: str) -> Model:
-    """`load` by the names of a device and a dtype, as they stand in settings.
+    """`load` by the names of a device and a dtype, as they stand in settings; "auto": device_map.
 
     Raises:
         Refusal: a device that torch doesn't know or this machine doesn't have, or as `load`.
     """
+    if device == "auto":
+        return load(source, device_map="auto", dtype=getattr(torch, dtype))
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
@@ -121,84 +136,74 @@ def load_on(source: str, device: str, dtype: str) -> Model:
     return load(source, device=device, dtype=getattr(torch, dtype))
 
 
-def outline(source: str | Path) -> Model:
+def outline(source: str | Path, *, revision: str | None = None, weights: bool = True) -> Model:
     """The same without its weights: shapes, sites, tokenizer and digest, to check a plan against.
 
     The net lies on torch's meta device, so a large model takes no memory; it computes nothing.
 
+    Args:
+        source: as in `load`.
+        revision: as in `load`.
+        weights: whether its weight files must be there. Without them there is no digest, and from
+            the hub a few small files are fetched.
+
     Raises:
         Refusal: as `load`, but for what only the weights show.
     """
-    folder, files, config = _checked(source)
+    folder = located(source, revision, weights=weights)
+    config = config_of(source, folder)
+    files = weight_files(folder) if weights else []
     with torch.device("meta"):
         net = AutoModelForCausalLM.from_config(config)
     tokenizer = _tokenizer(source, folder, net)
-    return Model(net.eval(), tokenizer, str(source), _digest(folder, files))
+    check_sites(net)
+    return Model(net.eval(), tokenizer, str(source), digest(folder, files) if weights else "")
 
 
-def _checked(source: str | Path) -> tuple[Path, list[Path], Any]:
-    """Folder, weight files and config of a model whose files are whole and architecture known."""
-    folder = _folder(source)
-    # Their name in Hugging Face's format; what was made of a model (vectors, a taxonomy) may lie
-    # beside its weights and is no part of it.
-    files = sorted(folder.glob("model*.safetensors"))
-    _check_files(folder, files)
-    config = AutoConfig.from_pretrained(folder)
-    name = (config.architectures or ["a model without architectures in its config.json"])[0]
-    if name not in ARCHITECTURES:
-        raise Refusal(
-            f"{source} is {name}, which is not a known architecture; known are "
-            f"{', '.join(ARCHITECTURES)} (a line each in probes.models.sites)."
-        )
-    return folder, files, config
-
-
-def _folder(source: str | Path) -> Path:
-    folder = Path(source)
-    if folder.is_dir():
-        return folder
-    if isinstance(source, Path) or folder.is_absolute() or len(folder.parts) != 2:
-        raise Refusal(
-            f"there is no model folder {str(source)!r}: give a folder with config.json and "
-            f"safetensors, or a Hugging Face name such as Qwen/Qwen2.5-0.5B."
-        )
-    from huggingface_hub import snapshot_download
-
+def _net(
+    source: str | Path, folder: Path, dtype: torch.dtype, device_map: Any, quantised: bool
+) -> Any:
+    """The weights of a folder, all there and finite."""
     try:
-        wanted = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-        return Path(snapshot_download(str(source), allow_patterns=wanted))
-    except Exception as error:  # the hub client raises its own, httpx's and the system's
-        raise Refusal(
-            f"{source} is no folder here, and the Hugging Face hub did not give it: {error}"
-        ) from None
-
-
-def _check_files(folder: Path, files: list[Path]) -> None:
-    """Refuse what can be seen without loading: missing, pickled or truncated files."""
-    if not (folder / "config.json").is_file():
-        raise Refusal(f"{folder} has no config.json, so it is no Hugging Face model folder.")
-    if not files:
-        pickled = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLED)
-        raise Refusal(
-            f"{folder} has no .safetensors file; "
-            + (
-                f"{', '.join(pickled)} are pickled and opening them can run any code: convert "
-                f"them with safetensors' own tool."
-                if pickled
-                else "the weights are missing."
-            )
+        net, report = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
+            folder,
+            dtype=dtype,
+            device_map=device_map,
+            use_safetensors=True,
+            output_loading_info=True,
         )
-    for file in files:
-        try:
-            with safe_open(file, framework="pt"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise Refusal(f"{file} is damaged or cut short: {error}") from None
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        shards = set(json.loads(index.read_text())["weight_map"].values())
-        if absent := sorted(shards - {f.name for f in files}):
-            raise Refusal(f"{folder} lacks the shards {', '.join(absent)} that its index names.")
+    except (RuntimeError, OSError, SafetensorError, ImportError, ValueError) as error:
+        if quantised:
+            raise Refusal(
+                f"{source} is quantised, and transformers can't load it here: {error}"
+            ) from None
+        if device_map is not None and isinstance(error, (ImportError, ValueError)):
+            raise Refusal(f"device_map={device_map!r} of {source}: {error}") from None
+        raise Refusal(f"{source}: the weights don't fit the config: {error}") from None
+    if missing := sorted(report["missing_keys"]):
+        raise Refusal(
+            f"{source} lacks {len(missing)} weights ({', '.join(missing[:4])}, ...): the "
+            f"checkpoint is incomplete, or its config.json belongs to another model."
+        )
+    computing = {str(d) for d in getattr(net, "hf_device_map", {}).values()} - {"cpu", "disk"}
+    if len(computing) > 1:
+        raise Refusal(
+            f"device_map={device_map!r} spreads {source} over {', '.join(sorted(computing))}, and "
+            f"the cache lies on one device: name one (device='cuda:0'), or hide the others "
+            f"(CUDA_VISIBLE_DEVICES=0) and what doesn't fit stays in memory."
+        )
+    if quantised and all(p.is_floating_point() and p.itemsize > 1 for p in net.parameters()):
+        net = net.to(dtype)  # its quantiser gave the numbers back, some in the dtype it stored
+    for weight, values in net.named_parameters():
+        # What a device_map left outside is not here to be looked at; integers are always finite.
+        if values.is_meta or not values.is_floating_point() or values.dtype.itemsize == 1:
+            continue
+        if not torch.isfinite(values).all():
+            raise Refusal(
+                f"{source}: {weight} has values that are not finite: a training run "
+                f"that diverged, or {dtype} is too narrow for it."
+            )
+    return net
 
 
 def _tokenizer(source: str | Path, folder: Path, net: nn.Module) -> PreTrainedTokenizerBase:
@@ -207,7 +212,7 @@ def _tokenizer(source: str | Path, folder: Path, net: nn.Module) -> PreTrainedTo
         and not (folder / "vocab.json").is_file()
     ):
         raise Refusal(f"{source} has no tokenizer (tokenizer.json) beside its weights.")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     rows = net.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
     if len(tokenizer) > rows:
         raise Refusal(
@@ -217,54 +222,27 @@ def _tokenizer(source: str | Path, folder: Path, net: nn.Module) -> PreTrainedTo
     return tokenizer
 
 
-def _digest(folder: Path, files: Sequence[Path]) -> str:
-    """Hash of what determines the function: the weight files and the config."""
-    parts = [file_hash(f) for f in (*files, folder / "config.json")]
-    return hashlib.blake2b("".join(parts).encode(), digest_size=32).hexdigest()
-
-
-def check_pair(base: Model, tuned: Model) -> None:
-    """Refuse two models that can't be compared position by position.
-
-    Raises:
-        Refusal: they differ in tokenizer, in the number of blocks or in the residual's length.
-    """
-    if base.tokenizer.get_vocab() != tuned.tokenizer.get_vocab():
-        ours, theirs = base.tokenizer.get_vocab(), tuned.tokenizer.get_vocab()
-        differing = sorted(k for k in {**ours, **theirs} if ours.get(k) != theirs.get(k))
-        raise Refusal(
-            f"{base.name} and {tuned.name} have different tokenizers ({len(differing)} tokens "
-            f"differ, such as {differing[0]!r}): a pair must be one model before and after tuning."
-        )
-    for what in ("depth", "width"):
-        a, b = getattr(base, what), getattr(tuned, what)
-        if a != b:
-            raise Refusal(
-                f"{base.name} has {what} {a} and {tuned.name} {b}: a pair must be one model before "
-                f"and after tuning."
-            )
-    if type(base.net) is not type(tuned.net):
-        a, b = (type(architecture(m.net) and m.net).__name__ for m in (base, tuned))
-        raise Refusal(f"{base.name} is {a} and {tuned.name} is {b}: a pair must be of one kind.")
-
-
 def encode(model: Model, prompt: str) -> tuple[int, ...]:
     """The tokens of a prompt, with those special ones that the model's own tokenizer adds.
 
-    A word-level tokenizer adds none, so there word i is token i.
+    A word-level tokenizer adds none, so there word i is token i. A prompt that begins with the
+    tokenizer's own first token, as a rendered chat may, gets no second one.
 
     Raises:
         Refusal: the prompt is empty, or has a word that the vocabulary lacks.
     """
-    tokens = tuple(model.tokenizer(prompt)["input_ids"])
+    begun = bool(model.tokenizer.bos_token) and prompt.startswith(str(model.tokenizer.bos_token))
+    tokens = tuple(model.tokenizer(prompt, add_special_tokens=not begun)["input_ids"])
     if not tokens:
         raise Refusal("the prompt is empty: the first token is chosen after at least one.")
     unknown = model.tokenizer.unk_token_id
     if unknown in tokens and str(model.tokenizer.unk_token) not in prompt:
         known = model.tokenizer.get_vocab()
         words = [w for w in prompt.split() if w not in known]
+        listed = list(dict.fromkeys(words))
+        shown = " ".join(listed[:8]) + (f" and {len(listed) - 8} more" if len(listed) > 8 else "")
         raise Refusal(
-            f"{' '.join(dict.fromkeys(words)) or 'a character'} is not in the vocabulary of "
+            f"{shown or 'a character'} is not in the vocabulary of "
             f"{model.name} ({len(known)} tokens): is the task of another model?"
         )
     return tokens

@@ -122,3 +122,14 @@ def submodule(model: Any, layer: int, site: str) -> tuple[nn.Module, str]:
             f"block {layer} of this {type(net).__name__} has no {part!r}, only "
             f"{', '.join(n for n, _ in block.named_children())}: was the model wrapped or edited?"
         ) from None
+
+
+def check_sites(net: nn.Module) -> None:
+    """Refuse a model of which some block lacks a site, before anything of it is read or edited.
+
+    Raises:
+        Refusal: the first block that isn't as its architecture's line says.
+    """
+    for layer in range(len(blocks(net))):
+        for site in SITES:
+            submodule(net, layer, site)

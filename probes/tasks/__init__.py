@@ -5,13 +5,17 @@
     problems = task.problems("test", 100)
     task.grade(problems[0], "b1 = 18 ; ans 18")     # Grade.RIGHT or WRONG or ...
 
-A task is a TOML file whose `family` names the module that reads it: `probes.tasks.chain` or
-`probes.tasks.countdown`. The file says what there is to know about the problems (tables,
-difficulty, prompt format, split seeds); which of it a model was taught is no business of the
-task and stands in the organism's recipe (`steering.organisms`).
+A task is a TOML file whose `family` names the module that reads it: `probes.tasks.chain` and
+`probes.tasks.countdown`, the organisms', `probes.tasks.gym` (reasoning-gym) and
+`probes.tasks.maths` (GSM8K, MATH-500 and other benchmarks). The file says what there is to know
+about the problems (tables, difficulty, prompt format, split seeds); which of it a model was taught
+is no business of the task and stands in the organism's recipe (`steering.organisms`).
 
 A response is read as words separated by blanks, and so is every position in a `Trace`, a `Span`
 or a `Decision`. The organisms' tokenizer has one token a word, so there word i is token i.
+
+The last two are for real models: their prompts are text in a template (`probes.tasks.templates`),
+they judge final answers and no traces, and have no decisions or strategies.
 """
 
 import importlib
@@ -22,7 +26,12 @@ from typing import Any, Protocol, runtime_checkable
 from probes import DATA
 from probes.records import Decision, Grade, Problem, Refusal, Span, Trace, read_toml
 
-FAMILIES = {"chain": "probes.tasks.chain", "countdown": "probes.tasks.countdown"}
+FAMILIES = {
+    "chain": "probes.tasks.chain",
+    "countdown": "probes.tasks.countdown",
+    "gym": "probes.tasks.gym",
+    "maths": "probes.tasks.maths",
+}
 """Module of each family; it has a `load(name, settings) -> Task`."""
 
 SHIPPED = DATA / "tasks"
@@ -44,9 +53,15 @@ class Task(Protocol):
     the strategy of that name being used (`check`: yes, no)."""
     strategies: tuple[str, ...]
     """Names that `spans` gives, in a fixed order."""
+    checks: bool
+    """Whether it can tell a valid trace; where it can't, nothing but the answer is judged."""
 
     def vocabulary(self) -> list[str]:
-        """Every word of prompts and responses, `END` included, in a fixed order."""
+        """Every word of prompts and responses, `END` included, in a fixed order.
+
+        Raises:
+            Refusal: it is text for a model with a tokenizer of its own.
+        """
         ...
 
     def problems(
@@ -72,7 +87,11 @@ class Task(Protocol):
         ...
 
     def check(self, problem: Problem, response: str) -> Trace:
-        """Every step judged, and whether the whole is a valid derivation of its answer."""
+        """Every step judged, and whether the whole is a valid derivation of its answer.
+
+        Raises:
+            Refusal: it checks no traces (`checks`).
+        """
         ...
 
     def spans(self, problem: Problem, response: str) -> list[Span]:
@@ -86,11 +105,11 @@ class Task(Protocol):
         ...
 
     def budget(self, problem: Problem) -> int:
-        """The most words that a response may have, `END` included."""
+        """The most words that a response may have, `END` included; tokens, of a real model."""
         ...
 
     def guess_rate(self, problem: Problem) -> float:
-        """Chance that an answer drawn without any thought is right."""
+        """Chance that an answer drawn without any thought is right; nan where nobody knows it."""
         ...
 
 

@@ -1,6 +1,6 @@
 """What a task's file may say: every key known and there, every value of its kind and in its range.
 
-Both families check their files with these before a problem is made, so that a slip (`modulos = 7`)
+The families check their files with these before a problem is made, so that a slip (`modulos = 7`)
 is neither a traceback nor another task than was meant.
 """
 
@@ -23,6 +23,24 @@ def check_keys(name: str, table: str, given: Any, keys: Sequence[str]) -> None:
         raise Refusal(f"{name}: {where} knows no {', '.join(unknown)}; it has {', '.join(keys)}.")
     if missing := [key for key in keys if key not in given]:
         raise Refusal(f"{name}: {where} lacks {', '.join(missing)}; it has {', '.join(keys)}.")
+
+
+def check_some_keys(
+    name: str, given: dict[str, Any], required: Sequence[str], optional: Sequence[str]
+) -> None:
+    """A file with all of the keys that it must have, and no other than those that it may have."""
+    known = (*required, *optional)
+    if unknown := sorted(set(given) - set(known)):
+        raise Refusal(f"{name}: the file knows no {', '.join(unknown)}; it has {', '.join(known)}.")
+    if missing := [key for key in required if key not in given]:
+        raise Refusal(f"{name}: the file lacks {', '.join(missing)}; it has {', '.join(known)}.")
+
+
+def check_chance(name: str, key: str, value: Any) -> None:
+    """A number from 0 to 1."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 <= value <= 1:
+        raise Refusal(f"{name}: {key} = {value!r} must be a chance, from 0 to 1.")
 
 
 def check_whole(

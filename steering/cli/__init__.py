@@ -21,6 +21,8 @@
     whenhow sweep table | plot                        # of a finished one
     whenhow route                                     # steer the base as the tuned model says
     whenhow calibrate                                 # the verdict, where the truth is known
+    whenhow models list                               # the published pairs
+    whenhow models check orz-0.5b                     # or two names: can they be compared?
 
 A verb is a frozen dataclass: fields are flags, the docstrings below them the help. Standard output
 is the path of the result (or JSON), so verbs chain in a shell; progress and tables go to standard
@@ -49,6 +51,7 @@ from steering.cli.calibrate import Calibrate
 from steering.cli.directions import Directions
 from steering.cli.divergence import Divergence
 from steering.cli.drift import Drift
+from steering.cli.models import ModelsCheck, ModelsList
 from steering.cli.route import Route
 from steering.cli.sae import SaeScore, SaeShow, SaeTrain
 from steering.cli.sample import Sample
@@ -122,6 +125,16 @@ class Sweep:
     )
 
 
+@dataclass(frozen=True)
+class Models:
+    """Pairs of models: the published ones, and whether two can be compared."""
+
+    verb: (
+        Annotated[ModelsList, subcommand("list", prefix_name=False)]
+        | Annotated[ModelsCheck, subcommand("check", prefix_name=False)]
+    )
+
+
 VERBS: Any = (
     Annotated[Verdict, subcommand("verdict")]
     | Annotated[Train, subcommand("train")]
@@ -135,9 +148,10 @@ VERBS: Any = (
     | Annotated[Sweep, subcommand("sweep")]
     | Annotated[Route, subcommand("route")]
     | Annotated[Calibrate, subcommand("calibrate")]
+    | Annotated[Models, subcommand("models")]
 )
 
-GROUPS = (Train, Dictionaries, TrainedVectors, Sweep)
+GROUPS = (Train, Dictionaries, TrainedVectors, Sweep, Models)
 """Verbs that hold several."""
 
 FILES = (Sample,)

@@ -79,6 +79,10 @@ class Sample:
             about |= {"top_p": self.top_p}
         identity = content_hash(about)
         del about["version"]  # the table has its own key of this name
+        # Beside what determines the answers, what they were asked under, in words: the task's
+        # whole file, its template with it, and how they were drawn. The prompts are in the rows.
+        about |= {"name": task.name, "settings": task.settings, "split": self.split}
+        about |= {"template": task.settings.get("template"), "top_p": self.top_p}
         shards.merge(self.out, model=self.model, identity=identity, **about)
         shards.remove()
         return str(self.out)

@@ -7,12 +7,17 @@ from probes.boundary import (
     Counts,
     compare,
     counts,
+    cover,
     curve,
+    fit_counts,
     guessed,
+    histogram,
     majority,
     paired,
     pass_at_k,
+    relabelled,
 )
+from probes.boundary.rows import of_accuracy, of_cover, of_curves, of_pair
 from probes.records import Grade, Refusal
 from probes.verify import Graded
 
@@ -165,3 +170,37 @@ def test_a_majority_vote_splits_ties_by_expectation(answers, gold, expected):
 def test_refusals_say_what_is_possible(call, message):
     with pytest.raises(Refusal, match=message):
         call()
+
+
+def test_where_no_trace_was_checked_valid_answers_are_no_number():
+    """Neither 0 nor the right ones: whoever asks for them is told why there is none."""
+    unchecked = [Graded(Grade.RIGHT, None), Graded(Grade.WRONG, None)]
+    base = counts(["a", "a", "b", "b"], [*unchecked, *unchecked])
+    assert [(c.right, c.valid, c.unparsed) for c in base] == [(1, None, 0)] * 2
+    assert curve(base, [1])[0].estimate.value == 0.5
+    for measure in (curve, cover, histogram):
+        with pytest.raises(Refusal, match="checks no traces"):
+            measure(base, which="valid")
+    with pytest.raises(Refusal, match="checks no traces"):
+        fit_counts(base)
+    rows = [*of_curves(base, base, k=1), *of_pair(base, base, k=1), *of_cover(base, "base")]
+    rows += of_accuracy(base, "base")
+    untold = [r for r in rows if "valid" in r.measure]
+    assert {r.measure for r in untold} == {
+        "valid@k",
+        "crossing valid",
+        "solvable valid",
+        "cover valid",
+        "efficiency gap valid",
+        "accuracy valid",
+    }
+    assert all(np.isnan(r.value) and "checks no traces" in r.note for r in untold)
+    assert all(np.isfinite(r.value) for r in rows if r.measure == "pass@k")
+    for pile in relabelled(base, base):
+        assert [c.valid for c in pile] == [None, None]
+        assert sum(c.n for c in pile) == 4
+
+
+def test_one_unchecked_answer_makes_its_problem_unchecked():
+    (mixed,) = counts(["a", "a"], [RIGHT, Graded(Grade.RIGHT, None)])
+    assert mixed.valid is None

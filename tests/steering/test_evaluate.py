@@ -123,6 +123,16 @@ def test_a_saved_record_is_read_back_whole(judged, tmp_path):
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-6)
 
 
+def test_unchecked_traces_stay_unknown_through_a_file(judged, tmp_path):
+    unchecked = tuple(Graded(g.grade, None) for g in judged.graded)
+    told = Judged(judged.problems, judged.rollouts, unchecked)
+    with pytest.raises(Refusal, match="checks no traces"):
+        told.rates("valid")
+    assert told.rates("right").tolist() == judged.rates("right").tolist()
+    save_judged(tmp_path / "answers.parquet", told)
+    assert load_judged(tmp_path / "answers.parquet")[0].graded == unchecked
+
+
 def test_a_problem_twice_is_refused(model, task, problems):
     with pytest.raises(Refusal, match="each problem once"):
         evaluate(model, task, [*problems, problems[0]], samples=1)

@@ -39,6 +39,7 @@ class OneWord:
     name, settings, skills = "one word", {"family": "chain"}, ("",)
     decision_kinds = {"first": {"a": ("a",), "not": tuple("bcdefgh")}}
     strategies = ("first",)
+    checks = True
 
     def vocabulary(self):
         return WORDS

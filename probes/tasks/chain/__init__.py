@@ -48,6 +48,8 @@ class Chain:
     name: str
     settings: dict[str, Any]
 
+    checks = True
+
     @cached_property
     def tables(self) -> dict[str, tuple[int, ...]]:
         """The true value table of every function: a random permutation of 0..m-1."""

