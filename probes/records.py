@@ -279,6 +279,7 @@ def to_arrow(rows: Sequence[Any], kind: type, about: Mapping[str, Any]) -> Any:
         int: pa.int64(),
         float: pa.float64(),
         bool: pa.bool_(),
+        bool | None: pa.bool_(),
         tuple[int, ...]: pa.list_(pa.int32()),
         tuple[float, ...]: pa.list_(pa.float32()),
         str | None: pa.string(),

@@ -70,6 +70,11 @@ class Judged:
             )
         return together
 
+    @property
+    def ways(self) -> tuple[Which, ...]:
+        """What can be counted of these answers: "valid" only where their traces were checked."""
+        return ("right",) if any(g.valid is None for g in self.graded) else ("right", "valid")
+
     def where(
         self, *, setting: Hashable = ANY, skill: str | None = None, part: str | None = None
     ) -> "Judged":

@@ -6,6 +6,9 @@
 The model answers problems of one split; where a decision is taken, the residual is read before the
 token that takes it, and the difference of means (or another method) points to the strategy being
 used. Each direction carries its AUC on problems it never met and the null of shuffled labels.
+
+A task with a grammar names its decisions. In free text a lexicon does: before each sentence it is
+open whether that will be one of a label, and the residual is read at the last token before it.
 """
 
 import tempfile
@@ -18,7 +21,9 @@ import numpy as np
 from probes.capture import before_decisions, capture, from_rollouts
 from probes.directions import Direction, Source, find
 from probes.models import Model
-from probes.records import Refusal, content_hash, site_name
+from probes.records import Decision, Refusal, Rollout, content_hash, site_name
+from probes.strategies.lexicon import Lexicon
+from probes.strategies.openings import OPTIONS, openings
 from probes.tasks import Task, decisions
 from probes.tasks.cells import cells_of, problems_of
 from steering.evaluate import evaluate
@@ -31,6 +36,7 @@ def own_directions(
     model: Model,
     task: Task,
     *,
+    lexicon: Lexicon | None = None,
     problems: int = 24,
     samples: int = 8,
     split: str = "select",
@@ -45,6 +51,7 @@ def own_directions(
     Args:
         model: answers, and is read.
         task: names the decisions; the first option of each is the strategy being used.
+        lexicon: names them instead, one a label: whether the next sentence is of it.
         problems: of each skill and part.
         samples: answers to each.
         split: of the problems; others than those on which a sweep is judged.
@@ -55,17 +62,29 @@ def own_directions(
         progress: called with the number of answers finished since the last call.
 
     Raises:
-        Refusal: no decision was taken often enough either way.
+        Refusal: the task has no decisions and no lexicon was given, or none was taken often enough
+            either way.
     """
+    kinds = dict.fromkeys(lexicon.labels, OPTIONS) if lexicon else task.decision_kinds
+    if not kinds:
+        raise Refusal(
+            f"{task.name} is free text, in which no grammar names decisions: give a lexicon, whose "
+            f"labels sentences have or have not."
+        )
     asked = problems_of(task, cells_of(task), split, problems)
     judged = evaluate(
         model, task, asked, samples=samples, seed=seed, batch=batch, progress=progress
     )
     texts = from_rollouts(model, judged.problems, judged.rollouts)
     by_id = {p.id: p for p in judged.problems}
+
+    def taken(rollout: Rollout) -> list[Decision]:
+        if lexicon:
+            return openings(model, rollout.tokens, lexicon)
+        return decisions(task, by_id[rollout.problem], rollout.text)
+
     marks = [
-        before_decisions(text, decisions(task, by_id[r.problem], r.text))
-        for text, r in zip(texts, judged.rollouts, strict=True)
+        before_decisions(text, taken(r)) for text, r in zip(texts, judged.rollouts, strict=True)
     ]
     places = [site_name(layer, site) for layer in range(model.depth) for site in sites]
     found: list[Direction] = []
@@ -78,7 +97,7 @@ def own_directions(
             place: float(np.linalg.norm(store.numpy(place).astype(float), axis=1).mean())
             for place in places
         }
-        for kind, options in task.decision_kinds.items():
+        for kind, options in kinds.items():
             lines = np.flatnonzero([label.split(":")[0] == kind for label in labels])
             used = (labels[lines] == f"{kind}:{next(iter(options))}").astype(int)
             if min(used.sum(), len(used) - used.sum()) < LEAST:

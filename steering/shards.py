@@ -48,15 +48,20 @@ class Shards:
             Refusal: no answer to some problem could be graded.
         """
         tally = {problem.id: [0, 0, 0, 0] for problem in self.problems}
+        checked = True
         for path in self.paths:
             for problem, grade, valid in _columns(path, ("problem", "grade", "valid")):
                 if grade != Grade.ERROR:
                     right = grade == Grade.RIGHT
-                    one = (1, right, right and valid, grade == Grade.UNPARSED)
+                    checked = checked and valid is not None
+                    one = (1, right, right and bool(valid), grade == Grade.UNPARSED)
                     tally[problem] = [a + b for a, b in zip(tally[problem], one, strict=True)]
         if lost := [problem for problem, (n, *_) in tally.items() if n == 0]:
             raise Refusal(f"no answer to {len(lost)} problem(s) could be graded, first {lost[0]}.")
-        return [Counts(problem, *numbers) for problem, numbers in tally.items()]
+        return [
+            Counts(problem, n, right, valid if checked else None, unparsed)
+            for problem, (n, right, valid, unparsed) in tally.items()
+        ]
 
     def merge(self, path: Path, **about: Any) -> None:
         """One table of all answers, written atomically, a shard at a time.

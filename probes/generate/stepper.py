@@ -42,6 +42,7 @@ class Stepper:
     def reset(self, rows: int) -> None:
         """Forget everything; make room for `rows` rows."""
         self.rows = rows
+        self.device = self.model.device  # to ask the model at every token costs 2% of a small one
         self.cache = RowCache(self.model.depth, rows, 0)
         self.lengths = np.zeros(rows, dtype=np.int64)
         self.requests: list[Request | None] = [None] * rows
@@ -119,7 +120,7 @@ class Stepper:
         cache = RowCache(self.model.depth, len(requests), width)
         now = Pass(tuple(requests), lengths - width, width)
         with self.taps.on(now):
-            self.masks.run(tokens, now, self.masks.fresh(now), cache, keep=1)
+            self.masks.run(tokens.to(self.device), now, self.masks.fresh(now), cache, keep=1)
         cache.end = width
         for row, request in enumerate(requests):
             self.prefixes[prefix(request)] = (cache, row)
@@ -137,8 +138,7 @@ class Stepper:
     def _sync(self) -> None:
         """Rebuild what depends on lengths only, after rows changed or moved."""
         self.masks.rebuild(self.lengths, self.cache.end, self.cache.capacity)
-        device = self.model.device
-        self.positions = torch.from_numpy(self.lengths.copy()).to(device)[:, None]
+        self.positions = torch.from_numpy(self.lengths.copy()).to(self.device)[:, None]
         self._synced = True
 
     @torch.no_grad()
@@ -151,7 +151,12 @@ class Stepper:
         mask = self.masks.decoding(self.cache.low, self.cache.end + 1)
         with self.taps.on(now):
             logits = self.masks.run(
-                tokens[:, None], now, mask, self.cache, keep=1, positions=self.positions
+                tokens.to(self.device)[:, None],
+                now,
+                mask,
+                self.cache,
+                keep=1,
+                positions=self.positions,
             )
         self.cache.end += 1
         self.lengths += 1
@@ -268,11 +273,10 @@ class Masks:
         positions: Int[Tensor, "rows width"] | None = None,
     ) -> Float[Tensor, "rows kept vocab"]:
         """The native forward; logits of the last `keep` columns (0: of all)."""
-        device = self.model.device
         if positions is None:
-            positions = torch.from_numpy(now.positions.clip(0)).to(device)
+            positions = torch.from_numpy(now.positions.clip(0)).to(self.model.device)
         return self.model.net(
-            input_ids=tokens.to(device),
+            input_ids=tokens,
             attention_mask=mask,
             position_ids=positions,
             past_key_values=cache,

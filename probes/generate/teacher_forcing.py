@@ -158,5 +158,5 @@ def _run(
     logits = None
     inference = torch.inference_mode(not gradients)
     with inference, torch.set_grad_enabled(gradients), taps.on(now):
-        logits = masks.run(tokens, now, masks.fresh(now), keep=keep)
+        logits = masks.run(tokens.to(masks.model.device), now, masks.fresh(now), keep=keep)
     return Replayed(rows, logits, now)

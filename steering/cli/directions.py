@@ -18,6 +18,9 @@ class Directions:
     """Model folder, or a Hugging Face name."""
     task: str = "chain"
     """A task that ships, or the path of a TOML file of your own."""
+    lexicon: str = ""
+    """Of a task of free text: a lexicon that ships, or the path of one of your own. Each of its
+    labels is a strategy, which the next sentence uses or not."""
     out: Path = Path("runs/directions")
     """Folder: a safetensors file for each strategy and site, and a table of all."""
     sites: tuple[
@@ -48,6 +51,7 @@ class Directions:
         from probes.directions import save
         from probes.models import load_on
         from probes.records import write_json
+        from probes.strategies.lexicon import load_lexicon
         from probes.tasks import load_task
         from probes.tasks.cells import cells_of, problems_of
         from steering.cli.progress import bar, console
@@ -59,6 +63,7 @@ class Directions:
             found = own_directions(
                 model,
                 task,
+                lexicon=load_lexicon(self.lexicon) if self.lexicon else None,
                 problems=self.problems,
                 samples=self.samples,
                 sites=self.sites,

@@ -2,8 +2,8 @@
 
 One set of `Measurement`s for each feature and strength x:
 
-    measure     right, valid, length (tokens of an answer), cut off (at the budget),
-                option rate of KIND; and "right gain", "valid gain", "length gain"
+    measure     right, valid (where the task checks traces), length (tokens of an answer), cut off
+                (at the budget), option rate of KIND; and "right gain", "valid gain", "length gain"
     kind        "feature 17"; "" of the unsteered rows, which have no x either
     setting     feature, random feature, random direction, length-matched, unsteered; of a gain,
                 "feature - random feature" and so on, paired by problem
@@ -55,23 +55,25 @@ class Arm:
 class Columns:
     """Of each problem, the mean of an arm's answers; in the order of the problems."""
 
-    right: Float[np.ndarray, " problems"]
-    valid: Float[np.ndarray, " problems"]
+    rates: dict[str, Float[np.ndarray, " problems"]]
+    """Of right answers, and of valid ones where the task checks traces."""
     length: Float[np.ndarray, " problems"]
     cut: Float[np.ndarray, " problems"]
 
 
 def columns(draws: Sequence[Judged]) -> Columns:
     """The means of one arm, or over all draws of a control."""
+    rates: dict[str, list] = {}
     tables = []
     for judged in draws:
         place = {p.id: i for i, p in enumerate(judged.problems)}
         total = np.zeros((3, len(place)))
         for rollout in judged.rollouts:
             total[:, place[rollout.problem]] += 1, len(rollout.tokens), rollout.stop == "length"
-        rates = judged.rates("right"), judged.rates("valid")
-        tables.append([*rates, total[1] / total[0], total[2] / total[0]])
-    return Columns(*np.mean(tables, axis=0))
+        for which in judged.ways:
+            rates.setdefault(which, []).append(judged.rates(which))
+        tables.append([total[1] / total[0], total[2] / total[0]])
+    return Columns({w: np.mean(r, axis=0) for w, r in rates.items()}, *np.mean(tables, axis=0))
 
 
 def measurements(
@@ -102,8 +104,7 @@ def _alone(
 ) -> list[Measurement]:
     """What one arm, or a control in all its draws, comes to."""
     measured = {
-        "right": rate(found.right, seed=seed),
-        "valid": rate(found.valid, seed=seed),
+        **{which: rate(values, seed=seed) for which, values in found.rates.items()},
         "length": bootstrap(lambda mean: mean, found.length, seed=seed),
         "cut off": rate(found.cut, seed=seed),
     }
@@ -122,13 +123,12 @@ def _beside(
 ) -> list[Measurement]:
     """How far the feature is from each control, paired by problem; and the control of length."""
     rows, own = [], found[FEATURE]
-    for which in ("right", "valid"):
-        value = getattr(own, which)
+    for which, value in own.rates.items():
         for control, other in found.items():
             if control != FEATURE:
-                gain = difference(value, getattr(other, which), seed=seed)
+                gain = difference(value, other.rates[which], seed=seed)
                 rows.append(_gain(which, control, gain, about))
-        arms = [(one.length, getattr(one, which)) for one in lengths]
+        arms = [(one.length, one.rates[which]) for one in lengths]
         as_long, gain = matched(own.length, value, arms, seed=seed)
         rows.append(row(which, as_long, setting=LENGTH, **about))
         rows.append(_gain(which, LENGTH, gain, about))

@@ -54,7 +54,7 @@ class Crossed:
             if not written:
                 self.chosen[key] = []
             self.chosen[key].append(by_first[-1])
-        one, other = (s.forward(tokens.to(s.model.device)) for s in self.steppers)
+        one, other = (s.forward(tokens) for s in self.steppers)
         rows = torch.tensor(by_first, device=one.device)[:, None]
         return choose(
             torch.where(rows, one.float(), other.float().to(one.device)),

@@ -209,8 +209,7 @@ class Hybrid:
     def next(self, tokens: Int[Tensor, " rows"], turn: Turn) -> Choice:
         """One token for each row, from the distribution of who the router chose."""
         ours, theirs = self.steppers
-        base = ours.forward(tokens.to(ours.model.device))
-        tuned = theirs.forward(tokens.to(theirs.model.device))
+        base, tuned = ours.forward(tokens), theirs.forward(tokens)
         view = View(turn, torch.stack([base, tuned.to(base.device, base.dtype)]), self.kept)
         plan = self.router(view)
         logits = torch.where((plan.who == TUNED)[:, None], view.pair[1], base)
@@ -236,21 +235,20 @@ class Hybrid:
         assert plan.coefficients is not None, "a category comes with its coefficient"
         kinds, sizes = plan.categories[rows], plan.coefficients[rows]
         residual = self.branches.keep.newest[self.branches.site][rows]
-        found = self.branches.logits(self.steppers[0], rows, self.pushes(kinds, sizes, residual))
-        at = torch.zeros_like(rows)[:, None]
+        pushes = self.pushes(kinds, sizes, residual)
+        found = self.branches.logits(self.steppers[0], rows, pushes)
+        at = torch.zeros_like(rows)
         if found.shape[1] > 1:
             u = view.turn.uniforms[rows.cpu().numpy()]
             drawn = candidate_tokens(found, u, view.turn.decoding)
             # Of equally likely ones the first, as the order of coefficients has it.
-            at = view.logs[1, rows].gather(1, drawn).argmax(1, keepdim=True)
+            at = view.logs[1, rows].gather(1, drawn).argmax(1)
         logits, category, coefficient = into
+        taken = torch.arange(len(rows), device=rows.device), at
         # A category that was left at zero pushes nowhere: there the base chooses, and is recorded.
-        chosen = kinds.gather(1, at)[:, 0], sizes.gather(1, at)[:, 0]
-        taken = self.pushes(chosen[0][:, None], chosen[1][:, None], residual)[:, 0]
-        plan.who[rows[(taken == 0).all(-1)]] = BASE
-        logits[rows] = found.gather(1, at[..., None].expand(-1, -1, found.shape[2]))[:, 0]
-        category[rows] = kinds.gather(1, at)[:, 0]
-        coefficient[rows] = sizes.gather(1, at)[:, 0].to(coefficient)
+        plan.who[rows[(pushes[taken] == 0).all(-1)]] = BASE
+        logits[rows], category[rows] = found[taken], kinds[taken]
+        coefficient[rows] = sizes[taken].to(coefficient)
 
     def _record(
         self, view: View, plan: Plan, choice: Choice, category: Tensor, coefficient: Tensor

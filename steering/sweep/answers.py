@@ -30,7 +30,8 @@ class Answer:
     stop: str
     """"stop" or "length"."""
     grade: str
-    valid: bool
+    valid: bool | None
+    """None where the task checks no traces."""
     error: str
     """Why it could not be graded; "" where it was."""
     length: int

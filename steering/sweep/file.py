@@ -32,6 +32,7 @@ from typing import Any
 
 from probes import DATA
 from probes.records import Refusal, read_toml
+from probes.strategies.lexicon import load_lexicon
 from steering.sweep.axes import Continuous, Point, points, spread
 
 SHIPPED = DATA / "sweeps"
@@ -53,9 +54,9 @@ AXES: dict[str, type | tuple[type, ...]] = {
 }
 """What may differ between settings, and of which type its values are."""
 
-METRICS = ("right", "valid", "parsed", "length", "kl")
+METRICS = ("right", "valid", "parsed", "length", "kl", "strategy")
 """Share of right answers; right by a valid trace; readable; tokens of an answer; nats a token from
-the unsteered model, along the answers."""
+the unsteered model, along the answers; share of answers with a sentence of one label."""
 
 LEAST = {
     "problems": 2,
@@ -96,6 +97,9 @@ class SweepFile:
     them does."""
     controls: int = 2
     """Random directions beside every push."""
+    strategy: str = ""
+    """What the metric of this name counts, as LEXICON:LABEL: a label of a shipped lexicon
+    (`probes.strategies.lexicon`), or of one's own by the path of its file."""
     off_task: str = ""
     """Another task, answered under every setting: what it costs elsewhere."""
     off_problems: int = 4
@@ -171,6 +175,7 @@ def draft(source: str | Path | Mapping[str, Any]) -> tuple[SweepFile | None, lis
         wrong.append(str(refusal))
         one = [{k: v[:1] for k, v in b.items() if isinstance(v, list)} for b in (full, *moving)]
         found = list(points(fixed, one[0], one[1:]))
+    _check_strategy(whole, folder, wrong)
     if wrong:
         found = [_sound(p) for p in found]
     needed = [p for p in found if {"model", "task"} <= set(p)]
@@ -214,6 +219,27 @@ def _whole(given: Mapping[str, Any], wrong: list[str]) -> dict[str, Any]:
             wrong.append(f"{key} {value!r} is not known; there are {', '.join(known)}")
             del kept[key]
     return kept
+
+
+def _check_strategy(whole: dict[str, Any], folder: Path, wrong: list[str]) -> None:
+    """What the metric counts is there, where the metric is; a path becomes absolute."""
+    named, wanted = whole.get("strategy", ""), "strategy" in whole.get("metrics", ())
+    if bool(named) != wanted:
+        wrong.append(
+            "strategy = 'LEXICON:LABEL' and the metric 'strategy' go together: name both or neither"
+        )
+    if not named:
+        return
+    source, _, label = named.rpartition(":")
+    source = str(folder / source) if source.endswith(".toml") else source
+    try:
+        labels = load_lexicon(source).labels
+    except Refusal as refusal:
+        wrong.append(f"strategy = {named!r}: {refusal}")
+        return
+    if label not in labels:
+        wrong.append(f"strategy = {named!r}: the lexicon has the labels {', '.join(labels)}")
+    whole["strategy"] = f"{source}:{label}"
 
 
 def _table(given: Mapping[str, Any], name: str, wrong: list[str]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from probes.models import Model, encode, layer_index, outline
 from probes.records import Problem, Refusal, content_hash, parse_site, site_name
 from probes.tasks import Task, load_task
 from probes.tasks.cells import cells_of, problems_of
+from probes.verify import UNCHECKED
 from steering.interventions import Steer, Window
 from steering.sweep.axes import Point
 from steering.sweep.file import Mistakes, SweepFile
@@ -35,6 +36,9 @@ COLDEST = 1e-6
 
 HALVES = ("choose", "report")
 """Which problems choose the best setting, and which say how good it is."""
+
+LEAST = 2
+"""Fewest problems that give an interval."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +182,8 @@ class Resolver:
     def _off(self, name: str) -> Asked:
         task = load_task(name)
         found = problems_of(task, cells_of(task), self.file.split, self.file.off_problems)
+        if len(found) < LEAST:
+            raise Refusal(f"{len(found)} problem(s) of {name} give no interval; two is the least.")
         return Asked(name, task, tuple(found))
 
     def task(self, name: str) -> Asked:
@@ -190,14 +196,20 @@ class Resolver:
 
     def _problems(self, source: str) -> Asked:
         task = load_task(source)
+        if "valid" in self.file.metrics and not task.checks:
+            raise Refusal(f"metric 'valid' of {task.name}: {UNCHECKED}.")
         if unknown := [s for s in self.file.skills if s not in task.skills]:
             raise Refusal(
                 f"skill {unknown[0]!r} is not one of {source}, which has {', '.join(task.skills)}."
             )
         cells = [c for c in cells_of(task) if not self.file.skills or c[0] in self.file.skills]
-        return Asked(
-            source, task, tuple(problems_of(task, cells, self.file.split, self.file.problems))
-        )
+        found = problems_of(task, cells, self.file.split, self.file.problems)
+        if len(found) < LEAST * len(HALVES):
+            raise Refusal(
+                f"problems = {self.file.problems} of {source} are {len(found)} in all, and half of "
+                f"them report on what the others chose: at least {LEAST * len(HALVES)}."
+            )
+        return Asked(source, task, tuple(found))
 
     def path(self, text: str) -> str:
         """A path relative to the sweep file where there is one, else the text: a name."""

@@ -20,8 +20,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
-from probes.records import Refusal, atomic_write, read_arrow, write_json, write_table
+from probes.records import Grade, Refusal, atomic_write, read_arrow, write_json, write_table
+from probes.strategies.lexicon import by_lexicon, load_lexicon
+from probes.strategies.sentences import sentences
 from steering.sweep.answers import merge
 from steering.sweep.file import SweepFile
 from steering.sweep.resolving import Asked, Resolved
@@ -76,13 +79,18 @@ def write_results(
     }
     write_table(out / PROBLEMS, list(listed.values()), Asking)
     write_costs(out, shards)
-    tallies = {name: tally(out / ANSWERS, asked[name], list(settings[name])) for name in asked}
+    tallies = {
+        name: tally(out / ANSWERS, asked[name], list(settings[name]), file.strategy)
+        for name in asked
+    }
     frame = frame_of(resolved, asked, tallies, failed, file.metrics)
     write_json(out / BEST, best(frame, asked, tallies, file.metrics))
     write_frame(out / SETTINGS, frame, metrics=list(file.metrics), axes=list(file.axes))
 
 
-def tally(path: Path, asked: tuple[Asked, ...], settings: Sequence[str]) -> Tally:
+def tally(
+    path: Path, asked: tuple[Asked, ...], settings: Sequence[str], strategy: str = ""
+) -> Tally:
     """Means over samples of every setting and problem, counted by DuckDB out of core."""
     import duckdb
 
@@ -112,7 +120,27 @@ def tally(path: Path, asked: tuple[Asked, ...], settings: Sequence[str]) -> Tall
         means[metric] = np.full(n.shape, np.nan)
         given = np.ma.filled(np.ma.asarray(found[metric], dtype=float), np.nan)
         means[metric][at] = given if metric == "kl" else given / found["n"]
+    if strategy:
+        means["strategy"] = _with_label(path, codes, ids, strategy) / np.where(n, n, np.nan)
     return Tally(codes, means, n)
+
+
+def _with_label(
+    path: Path, codes: Mapping[str, int], ids: Mapping[str, int], strategy: str
+) -> Float[np.ndarray, "settings problems"]:
+    """How many of the judged answers have a sentence of this label, given as LEXICON:LABEL."""
+    import pyarrow.parquet as pq
+
+    source, _, label = strategy.rpartition(":")
+    lexicon = load_lexicon(source)
+    count = np.zeros((len(codes), len(ids)))
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(columns=["setting", "problem", "grade", "text"]):
+            for setting, problem, grade, text in zip(*batch.to_pydict().values(), strict=True):
+                if setting in codes and problem in ids and grade != Grade.ERROR:
+                    found = label in by_lexicon(sentences(text), lexicon)
+                    count[codes[setting], ids[problem]] += found
+    return count
 
 
 def failures(shards: Sequence[Path]) -> dict[str, str]:

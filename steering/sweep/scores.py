@@ -28,6 +28,7 @@ RANGES: dict[str, tuple[Range, Range]] = {
     "parsed": ("rate", "difference"),
     "length": ("any", "any"),
     "kl": ("any", "any"),
+    "strategy": ("rate", "difference"),
 }
 """Of a metric and of its gain."""
 

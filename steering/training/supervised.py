@@ -30,6 +30,7 @@ from probes.generate import Decoding
 from probes.models import Model
 from probes.records import Grade, Problem, Refusal
 from probes.tasks import Task
+from probes.verify import UNCHECKED
 from steering.evaluate import load_judged
 from steering.shards import sample_shards
 from steering.training.pretrain import CurveRow, Examples, PretrainSettings, pretrain
@@ -98,8 +99,11 @@ def written(
         progress: called with the number of answers finished since the last call.
 
     Raises:
-        Refusal: no answer is left to learn from, or `folder` holds those of another run.
+        Refusal: no answer is left to learn from, valid ones are to be kept of a task that checks no
+            traces, or `folder` holds those of another run.
     """
+    if settings.keep == "valid" and not task.checks:
+        raise Refusal(f"keep = 'valid' of {task.name}: {UNCHECKED}.")
     shards = sample_shards(
         teacher,
         task,

@@ -3,7 +3,7 @@
 Peers: Hugging Face's `generate` with a forward hook, and nnsight; one setting at a time, as they
 have it, its 128 answers in one batch. steering-vectors needs transformers below 5 and does not
 install beside us; it registers the same hooks on the same `generate`. Peers only decode; ours also
-measures the KL and grades.
+grades.
 """
 
 import time
@@ -25,7 +25,7 @@ from ._swept import prepared, work
 def run(small: bool = False) -> Line:
     from nnsight import LanguageModel
 
-    ready = prepared(2 if small else 64)
+    ready = prepared(2 if small else 64, kl=False)
     worker = Worker(work(ready))
     settings = ready.plan.settings
     blocks = [b for b in ready.plan.shards[0] if settings[b.key].steered]

@@ -1,4 +1,4 @@
-"""A tiny random model on a small task, and pushes of its own: what the tests of sweeps run on."""
+"""A tiny random model on a small task with pushes of its own; and one that reads any text."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from probes import DATA
 from probes.directions import Direction
@@ -80,7 +82,27 @@ def lab(tmp_path_factory):
     return Lab(folder)
 
 
+@pytest.fixture
+def reader(tmp_path):
+    """A model that reads bytes, so any text."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = {word: i for i, word in enumerate(["</s>", *alphabet])}
+    tokenizer = Tokenizer(models.BPE(words, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", pad_token="</s>")
+    net = new_llama(len(words), width=8, depth=1, heads=1, mlp=8, context=1024, seed=0)
+    save(net, fast, tmp_path / "reader")
+    return str(tmp_path / "reader")
+
+
+@pytest.fixture
+def direction_of():
+    return _direction
+
+
 def _direction(vector, layer, digest):
+    """A direction of any vector, as if it had been extracted; no number in it means anything."""
     numbers = dict.fromkeys(
         ("auc", "auc_low", "auc_high", "auc_choice", "null_mean", "null_high"), 0.5
     )

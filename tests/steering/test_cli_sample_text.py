@@ -3,10 +3,7 @@
 import json
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
-from probes.models import new_llama, save
 from probes.records import Refusal
 from probes.tasks import SHIPPED
 from steering.cli import status
@@ -14,20 +11,6 @@ from steering.cli.sample import Sample
 from steering.evaluate import load_judged
 
 ORGANISM = "data/organisms/chain/base-0"
-
-
-@pytest.fixture
-def reader(tmp_path):
-    """A model that reads bytes, so any text."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = {word: i for i, word in enumerate(["</s>", *alphabet])}
-    tokenizer = Tokenizer(models.BPE(words, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", pad_token="</s>")
-    net = new_llama(len(words), width=8, depth=1, heads=1, mlp=8, context=1024, seed=0)
-    save(net, fast, tmp_path / "reader")
-    return str(tmp_path / "reader")
 
 
 def task_file(folder):

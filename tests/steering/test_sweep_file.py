@@ -41,6 +41,11 @@ WHOLE = [
     ({"metrics": ["right", "right"]}, "metrics: name at least one, and each once"),
     ({"metrics": "right"}, "metrics = 'right': it is a list of names"),
     ({"metrics": [1]}, "metrics = [1]: it is a list of names"),
+    ({"strategy": "checking:verification"}, "go together: name both or neither"),
+    ({"metrics": ["right", "strategy"]}, "go together: name both or neither"),
+    ({"metrics": ["strategy"], "strategy": "checking:doubt"}, "the labels verification"),
+    ({"metrics": ["strategy"], "strategy": "nowhere:doubt"}, "no lexicon 'nowhere'"),
+    ({"metrics": ["strategy"], "strategy": "verification"}, "no lexicon ''"),
     ({"skills": [3]}, "skills = [3]: it is a list of names"),
     ({"foreign": 1}, "foreign = 1: it is like False"),
     ({"dtype": "float8"}, "dtype 'float8' is not known; there are float32"),
@@ -392,4 +397,4 @@ def test_every_axis_and_metric_is_known_by_its_name():
         *("model", "task", "push", "op", "layer", "site", "strength", "window"),
         *("temperature", "top_p", "seed"),
     }
-    assert METRICS == ("right", "valid", "parsed", "length", "kl")
+    assert METRICS == ("right", "valid", "parsed", "length", "kl", "strategy")

@@ -162,7 +162,7 @@ def test_what_a_plan_names_may_have_been_moved(lab, tmp_path):
     [
         {"problems": 3},
         {"split": "tune"},
-        {"skills": ["a"]},
+        {"skills": ["n"]},
         {"batch": 7},
         {"shard": 100},
         {"dtype": "bfloat16"},

@@ -79,7 +79,7 @@ def packed(tmp_path_factory):
     """All of them and their controls in one shard, more rows than the batch has."""
     columns = zip(*((str(p[0]), *p[1:]) for p in POINTS), strict=True)
     given = {
-        **{"problems": 2, "samples": 2, "skills": ["a"], "controls": 1, "foreign": True},
+        **{"problems": 4, "samples": 2, "skills": ["a"], "controls": 1, "foreign": True},
         **{"batch": 37, "shard": 4096, "metrics": ["right", "kl"], "kl_samples": 2},
         "fixed": {"model": str(BASE), "task": "chain"},
         "zip": [dict(zip(AXES, map(list, columns), strict=True))],

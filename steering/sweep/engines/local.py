@@ -16,7 +16,7 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from multiprocessing.connection import Connection, wait
@@ -191,22 +191,23 @@ def _serve(pipe: Connection, gpus: int, locks: str) -> None:
     parent = multiprocessing.parent_process()
     if parent:
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
-    work = pipe.recv()
-    if gpus:
-        index, _gpu = _claim(gpus, Path(locks))
-        work = replace(work, device=f"cuda:{index}")
-    worker = Worker(work)
-    while True:
-        try:
-            job = pipe.recv()
-        except EOFError:
-            return
-        try:
-            done: Any = worker.run(job.blocks, job.settings)
-        except Exception as error:  # the driver raises it
-            error.add_note(traceback.format_exc())
-            done = error
-        pipe.send(done)
+    with suppress(EOFError, ConnectionError):  # the driver wants no more
+        work = pipe.recv()
+        if gpus:
+            index, _gpu = _claim(gpus, Path(locks))
+            work = replace(work, device=f"cuda:{index}")
+        worker = Worker(work)
+        while True:
+            pipe.send(_done(worker, pipe.recv()))
+
+
+def _done(worker: Worker, job: Job) -> Done | Exception:
+    """What it did, or what went wrong, for the driver to raise."""
+    try:
+        return worker.run(job.blocks, job.settings)
+    except Exception as error:
+        error.add_note(traceback.format_exc())
+        return error
 
 
 def _claim(count: int, folder: Path) -> tuple[int, Any]:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -158,7 +159,7 @@ def measured(
     return {
         "reward": float(rewards.nanmean()),
         "right": sum(g.grade is Grade.RIGHT for g in judged) / count,
-        "sound": sum(g.sound for g in judged) / count,
+        "sound": sum(g.sound for g in judged) / count if task.checks else math.nan,
         "unparsed": sum(g.grade is Grade.UNPARSED for g in judged) / count,
         "errors": len(graded) - len(judged),
         "entropy": -sum(sum(r.logprobs) for r in rollouts) / tokens,
