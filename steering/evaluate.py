@@ -17,7 +17,7 @@ An answer whose grader failed is in no rate. Not here: what an intervention does
 """
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import asdict, dataclass, fields, make_dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -250,26 +250,14 @@ class Line:
     spec: str
 
 
-_COLUMNS = make_dataclass(
-    "Line", [(f.name, bool if f.name == "valid" else f.type) for f in fields(Line)]
-)
-"""`Line` as Arrow has it, where a column of truth values may hold nulls anyway."""
-
-
 def save_judged(path: Path, judged: Judged, **about: Any) -> None:
     """Write the answers as Parquet, atomically, with what is to be said about all of them."""
     asked = {p.id: asdict(p) for p in judged.problems}
     lines = [
-        Line(
-            **asdict(r),
-            grade=g.grade.value,
-            valid=g.valid,
-            error=g.error,
-            **asked[r.problem],
-        )
+        Line(**asdict(r), grade=g.grade.value, valid=g.valid, error=g.error, **asked[r.problem])
         for r, g in zip(judged.rollouts, judged.graded, strict=True)
     ]
-    write_table(path, lines, _COLUMNS, **about)
+    write_table(path, lines, Line, **about)
 
 
 def load_judged(path: Path) -> tuple[Judged, dict[str, Any]]:
