@@ -165,8 +165,8 @@ def test_memory_is_linear_in_the_length_of_a_trace(what):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from Linux' /proc")
 def test_the_eager_path_grows_with_its_square():
-    """Without this the law above could hold of whatever is measured. 38, 148 and 584 MB."""
-    short, middle, long = measured("capture", "eager", 1024, 2048, 4096)
+    """Without this the law above could hold of whatever is measured. 11, 38 and 148 MB."""
+    short, middle, long = measured("capture", "eager", 512, 1024, 2048)
     assert middle > 3.2 * short
     assert long > 3.2 * middle
-    assert long > 20 * measured("capture", "sdpa", 4096)[0]
+    assert long > 8 * measured("capture", "sdpa", 2048)[0]
