@@ -122,13 +122,11 @@ def load(
 
 
 def load_on(source: str, device: str, dtype: str) -> Model:
-    """`load` by the names of a device and a dtype, as they stand in settings; "auto": device_map.
+    """`load` by the names of a device and a dtype, as they stand in settings.
 
     Raises:
         Refusal: a device that torch doesn't know or this machine doesn't have, or as `load`.
     """
-    if device == "auto":
-        return load(source, device_map="auto", dtype=getattr(torch, dtype))
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:

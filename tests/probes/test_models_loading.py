@@ -11,7 +11,7 @@ from huggingface_hub import errors
 from safetensors.torch import load_file, save_file
 
 from probes.generate import Decoding, Request, generate
-from probes.models import Model, load, load_on, new_llama, outline, save
+from probes.models import Model, load, new_llama, outline, save
 from probes.models.sites import ARCHITECTURES, check_sites
 from probes.records import Refusal
 
@@ -247,21 +247,6 @@ def test_a_device_map_that_cannot_be_is_refused(folder):
         load(folder, device_map="nonsense")
 
 
-def test_the_device_auto_is_a_map(folder, monkeypatch):
-    from transformers import AutoModelForCausalLM
-
-    asked = []
-    plain = AutoModelForCausalLM.from_pretrained
-
-    def noted(*args, **how):
-        asked.append(how["device_map"])
-        return plain(*args, **how)
-
-    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", noted)
-    assert load_on(str(folder), "auto", "bfloat16").dtype == torch.bfloat16
-    assert asked == ["auto"]
-
-
 BLOCK = 16
 
 
@@ -333,10 +318,12 @@ def test_a_quantisation_that_transformers_skips_is_refused(folder):
         load(folder)
 
 
-def test_the_dtype_of_a_model_is_that_of_its_residual_stream(tokenizer):
-    """Weights of 8 bits come first in some checkpoints, and integers in others."""
+def test_a_model_is_where_it_computes_and_of_its_residual_streams_dtype(tokenizer):
+    """Whatever its first weight is: left outside by a device_map, of 8 bits, or integers."""
     net = torch.nn.Module()
+    net.outside = torch.nn.Parameter(torch.zeros(2, dtype=torch.bfloat16, device="meta"))
     net.small = torch.nn.Parameter(torch.zeros(2, dtype=torch.float8_e4m3fn), requires_grad=False)
     net.packed = torch.nn.Parameter(torch.zeros(2, dtype=torch.uint8), requires_grad=False)
     net.norm = torch.nn.Parameter(torch.zeros(2, dtype=torch.bfloat16))
-    assert Model(net, tokenizer, "quantised").dtype == torch.bfloat16
+    found = Model(net, tokenizer, "quantised")
+    assert (found.dtype, found.device) == (torch.bfloat16, torch.device("cpu"))
