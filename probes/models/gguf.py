@@ -58,21 +58,26 @@ def convert(file: str | Path, folder: str | Path) -> Path:
     """Make a Hugging Face folder from a GGUF file, weights in float32.
 
     Raises:
-        Refusal: no GGUF, one that is cut short, or an unknown architecture.
+        Refusal: no GGUF, one that is damaged, cut short or lacks weights, or an unknown
+            architecture.
     """
     file, folder = Path(file), Path(folder)
     splits_digits = _pre_tokenizer(file) == "smollm"
     given: dict[str, Any] = {"gguf_file": file.name}
     try:
-        read = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **given)
-    except (ValueError, NotImplementedError) as error:
-        raise Refusal(f"{file}: transformers can't read this model: {error}") from None
+        read, report = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
+            file.parent, dtype=torch.float32, output_loading_info=True, **given
+        )
+        tokenizer: Any = AutoTokenizer.from_pretrained(file.parent, **given)
+    except Exception as error:  # it trusts the file, and fails wherever that takes it
+        raise Refusal(f"{file}: transformers can't read this model: {error!r}") from None
+    if missing := sorted(report["missing_keys"]):
+        raise Refusal(f"{file} lacks {len(missing)} weights ({', '.join(missing[:4])}, ...).")
     architecture(read)
     config = read.config.to_dict()
     config.pop("quantization_config", None)  # it is dequantised, and would not be saved
     net = type(read)(type(read.config)(**config))
     net.load_state_dict(read.state_dict())
-    tokenizer: Any = AutoTokenizer.from_pretrained(file.parent, **given)
     if splits_digits:
         _split_digits(tokenizer)
     save(net, tokenizer, folder, dtype=None)

