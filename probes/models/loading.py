@@ -16,9 +16,16 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from probes.models.folders import config_of, digest, located, weight_files
+from probes.models.folders import (
+    at_revision,
+    config_of,
+    digest,
+    located,
+    tokenizer_of,
+    weight_files,
+)
 from probes.models.sites import blocks, check_sites
 from probes.records import Refusal
 
@@ -57,17 +64,14 @@ class Model:
     @property
     def device(self) -> torch.device:
         """Where tokens go in; of a model that is partly elsewhere, where it computes."""
-        return next((p for p in self.net.parameters() if not p.is_meta), self._first).device
+        here = (p.device for p in self.net.parameters() if not p.is_meta)
+        return next(here, torch.device("meta"))
 
     @property
     def dtype(self) -> torch.dtype:
         """What the residual stream is in; quantised weights are of another."""
         kinds = (p.dtype for p in self.net.parameters())
-        return next((d for d in kinds if d.is_floating_point and d.itemsize > 1), self._first.dtype)
-
-    @property
-    def _first(self) -> torch.Tensor:
-        return next(self.net.parameters())
+        return next(d for d in kinds if d.is_floating_point and d.itemsize > 1)
 
     @property
     def vocab(self) -> int:
@@ -97,34 +101,32 @@ def load(
 
     Raises:
         Refusal: no such folder or hub name, no safetensors (pickled ones are never opened), a
-            truncated file, a weight that is missing or not finite, an unknown architecture, no
-            tokenizer or one with more tokens than the model has, a quantisation whose library or
-            device isn't here.
+            truncated file, a weight that is missing or not finite, an unknown architecture, a
+            config that is none, no tokenizer or one with more tokens than the model has, a
+            quantisation that is unknown or whose library or device isn't here.
     """
-    folder = located(source, revision)
+    source = at_revision(source, revision)
+    folder = located(source)
     config = config_of(source, folder)
     files = weight_files(folder)
     quantised = getattr(config, "quantization_config", None) is not None
     if quantised and device_map is None:
         device_map = {"": device}  # quantised weights are made where they stay
     net = _net(source, folder, dtype, device_map, quantised)
-    tokenizer = _tokenizer(source, folder, net)
+    tokenizer = tokenizer_of(source, folder, net)
     if device_map is None:
         net = net.to(device)
     net = net.eval().requires_grad_(False)
     check_sites(net)
-    name = f"{source}@{revision}" if revision and "@" not in str(source) else str(source)
-    return Model(net, tokenizer, name, digest(folder, files))
+    return Model(net, tokenizer, str(source), digest(folder, files))
 
 
 def load_on(source: str, device: str, dtype: str) -> Model:
-    """`load` by the names of a device and a dtype, as they stand in settings; "auto": device_map.
+    """`load` by the names of a device and a dtype, as they stand in settings.
 
     Raises:
         Refusal: a device that torch doesn't know or this machine doesn't have, or as `load`.
     """
-    if device == "auto":
-        return load(source, device_map="auto", dtype=getattr(torch, dtype))
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
@@ -150,12 +152,16 @@ def outline(source: str | Path, *, revision: str | None = None, weights: bool = 
     Raises:
         Refusal: as `load`, but for what only the weights show.
     """
-    folder = located(source, revision, weights=weights)
+    source = at_revision(source, revision)
+    folder = located(source, weights=weights)
     config = config_of(source, folder)
     files = weight_files(folder) if weights else []
-    with torch.device("meta"):
-        net = AutoModelForCausalLM.from_config(config)
-    tokenizer = _tokenizer(source, folder, net)
+    try:
+        with torch.device("meta"):
+            net = AutoModelForCausalLM.from_config(config)
+    except Exception as error:  # what a module finds wrong with its config is of any kind
+        raise Refusal(f"{source}: its config.json makes no model: {error!r}") from None
+    tokenizer = tokenizer_of(source, folder, net)
     check_sites(net)
     return Model(net.eval(), tokenizer, str(source), digest(folder, files) if weights else "")
 
@@ -172,14 +178,22 @@ def _net(
             use_safetensors=True,
             output_loading_info=True,
         )
-    except (RuntimeError, OSError, SafetensorError, ImportError, ValueError) as error:
+    except Exception as error:  # what a module finds wrong with its config is of any kind
         if quantised:
-            raise Refusal(
-                f"{source} is quantised, and transformers can't load it here: {error}"
-            ) from None
-        if device_map is not None and isinstance(error, (ImportError, ValueError)):
-            raise Refusal(f"device_map={device_map!r} of {source}: {error}") from None
-        raise Refusal(f"{source}: the weights don't fit the config: {error}") from None
+            why = f"{source} is quantised, and transformers can't load it here: {error}"
+        elif isinstance(error, (RuntimeError, OSError, SafetensorError)):
+            why = f"{source}: the weights don't fit the config: {error}"
+        elif device_map is not None:
+            why = f"device_map={device_map!r} of {source}: {error}"
+        else:
+            why = f"{source}: its config.json makes no model: {error!r}"
+        raise Refusal(why) from None
+    left = getattr(net.config, "quantization_config", None)  # a quantiser that is done deletes it
+    if left is not None and getattr(net, "hf_quantizer", None) is None:
+        raise Refusal(
+            f"{source} is quantised in a way that transformers doesn't know ({left}); its numbers "
+            f"would be read as weights."
+        )
     if missing := sorted(report["missing_keys"]):
         raise Refusal(
             f"{source} lacks {len(missing)} weights ({', '.join(missing[:4])}, ...): the "
@@ -204,22 +218,6 @@ def _net(
                 f"that diverged, or {dtype} is too narrow for it."
             )
     return net
-
-
-def _tokenizer(source: str | Path, folder: Path, net: nn.Module) -> PreTrainedTokenizerBase:
-    if (
-        not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model"))
-        and not (folder / "vocab.json").is_file()
-    ):
-        raise Refusal(f"{source} has no tokenizer (tokenizer.json) beside its weights.")
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    rows = net.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
-    if len(tokenizer) > rows:
-        raise Refusal(
-            f"{source}: the tokenizer knows {len(tokenizer)} tokens and the model {rows}: the "
-            f"tokenizer belongs to another model."
-        )
-    return tokenizer
 
 
 def encode(model: Model, prompt: str) -> tuple[int, ...]:

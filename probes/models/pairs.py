@@ -17,10 +17,9 @@ from typing import Any
 
 from probes import DATA
 from probes.models.loading import Model
-from probes.models.sites import architecture
 from probes.records import Refusal, read_toml
 
-SHIPPED = DATA / "pairs.toml"
+SHIPPED, TEMPLATES = DATA / "pairs.toml", DATA / "templates.toml"
 KINDS = ("rl", "distilled", "distilled, then rl", "instruct")
 UNKNOWN = "unknown"
 
@@ -55,9 +54,7 @@ def read_pairs(file: Path = SHIPPED) -> tuple[Pair, ...]:
         Refusal: a field that is missing, unknown or of the wrong kind, or a name twice.
     """
     given = read_toml(file, file.parent, "file of pairs")[1]
-    shared = DATA / "templates.toml"
-    elsewhere = read_toml(shared, DATA, "file of templates")[1] if shared.is_file() else {}
-    known = {*given.get("templates", ()), *elsewhere, "chat", UNKNOWN}
+    known = {*read_toml(TEMPLATES, DATA, "templates")[1], "chat", UNKNOWN}
     pairs = tuple(_pair(file, table, known) for table in given.get("pair", ()))
     names = [pair.name for pair in pairs]
     if twice := sorted({n for n in names if names.count(n) > 1}):
@@ -142,7 +139,7 @@ def differences(base: Model, tuned: Model, *, added: bool = True) -> list[str]:
             f"differ, such as {differing[0]!r}{only}): a pair must be one model before and after "
             f"tuning."
         )
-    for what in ("depth", "width"):
+    for what in ("depth", "width", "vocab"):
         a, b = getattr(base, what), getattr(tuned, what)
         if a != b:
             found.append(
@@ -150,7 +147,7 @@ def differences(base: Model, tuned: Model, *, added: bool = True) -> list[str]:
                 f"and after tuning."
             )
     if type(base.net) is not type(tuned.net):
-        a, b = (type(architecture(m.net) and m.net).__name__ for m in (base, tuned))
+        a, b = (type(m.net).__name__ for m in (base, tuned))
         found.append(f"{base.name} is {a} and {tuned.name} is {b}: a pair must be of one kind.")
     return found
 
@@ -165,7 +162,8 @@ def check_pair(base: Model, tuned: Model, *, added: bool = True) -> None:
             be read by one of the models as a token that it never saw.
 
     Raises:
-        Refusal: they differ in tokenizer, in the number of blocks or in the residual's length.
+        Refusal: they differ in tokenizer, in the number of blocks, in the residual's length or in
+            the number of logits.
     """
     if found := differences(base, tuned, added=added):
         raise Refusal(found[0])

@@ -128,8 +128,11 @@ def check_sites(net: nn.Module) -> None:
     """Refuse a model of which some block lacks a site, before anything of it is read or edited.
 
     Raises:
-        Refusal: the first block that isn't as its architecture's line says.
+        Refusal: no blocks, or the first that isn't as its architecture's line says.
     """
-    for layer in range(len(blocks(net))):
+    depth = len(blocks(net))
+    if not depth:
+        raise Refusal(f"this {type(net).__name__} has no blocks: is its config.json right?")
+    for layer in range(depth):
         for site in SITES:
             submodule(net, layer, site)

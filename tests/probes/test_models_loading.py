@@ -11,8 +11,7 @@ from huggingface_hub import errors
 from safetensors.torch import load_file, save_file
 
 from probes.generate import Decoding, Request, generate
-from probes.models import Model, load, load_on, new_llama, outline, save
-from probes.models.folders import located
+from probes.models import Model, load, new_llama, outline, save
 from probes.models.sites import ARCHITECTURES, check_sites
 from probes.records import Refusal
 
@@ -95,15 +94,16 @@ def test_a_hub_name_is_a_folder_that_was_fetched(hub, folder):
 )
 def test_a_revision_is_fetched_and_part_of_the_name(hub, folder, source, how):
     calls = hub(folder)
-    assert load(source, **how).name == f"{NAME}@step9"
-    assert [(name, asked["revision"]) for name, asked in calls] == [(NAME, "step9")]
+    for opened in (load, outline):
+        assert opened(source, **how).name == f"{NAME}@step9"
+    assert [(name, asked["revision"]) for name, asked in calls] == [(NAME, "step9")] * 2
 
 
 def test_a_revision_is_of_a_hub_name_and_one(hub, folder):
     with pytest.raises(Refusal, match="which is a folder: folders have none"):
         load(folder, revision="main")
     with pytest.raises(Refusal, match="names revision 'a', and revision='b' another"):
-        located(f"{NAME}@a", "b")
+        load(f"{NAME}@a", revision="b")
 
 
 def test_an_outline_without_weights_needs_small_files_only(hub, folder):
@@ -138,6 +138,51 @@ def test_a_config_that_says_nothing_is_refused(folder, text):
     (folder / "config.json").write_text(text)
     with pytest.raises(Refusal, match="no JSON object|without architectures"):
         load(folder)
+
+
+WRONG = {
+    "type": ({"model_type": "weird"}, "can't read this LlamaForCausalLM.*model type `weird`"),
+    "kind": ({"hidden_size": "x"}, "can't read this LlamaForCausalLM.*hidden_size"),
+    "heads": ({"num_attention_heads": 3}, "can't read this.*not a multiple"),
+    "rope": ({"rope_scaling": {"type": "curly"}}, "its config.json makes no model.*curly"),
+    "activation": ({"hidden_act": "wish"}, "its config.json makes no model.*wish"),
+    "depth": ({"num_hidden_layers": 0}, "has no blocks"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_config_of_no_model_is_refused_whoever_finds_out(folder, case):
+    """Some of it transformers' config classes check, and some only the modules."""
+    given, message = WRONG[case]
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | given))
+    for opened in (load, outline):
+        with pytest.raises(Refusal, match=message):
+            opened(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [("tokenizer.json", '{"ver'), ("tokenizer.json", "{}"), ("tokenizer_config.json", "{")],
+)
+def test_a_damaged_tokenizer_is_refused(folder, file, text):
+    (folder / file).write_text(text)
+    for opened in (load, outline):
+        with pytest.raises(Refusal, match="its tokenizer is damaged or cut short"):
+            opened(folder)
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[]"])
+def test_a_damaged_index_of_shards_is_refused(folder, text):
+    (folder / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(Refusal, match="index.json is damaged or cut short"):
+        load(folder)
+
+
+def test_a_gguf_file_is_no_folder_and_says_how_it_becomes_one(tmp_path):
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    with pytest.raises(Refusal, match="is a GGUF file.*probes.models.gguf.convert"):
+        load(tmp_path / "m.gguf")
 
 
 def test_the_architectures_that_are_promised_are_known():
@@ -200,21 +245,6 @@ def test_a_device_map_over_several_devices_is_refused(folder, monkeypatch):
 def test_a_device_map_that_cannot_be_is_refused(folder):
     with pytest.raises(Refusal, match="device_map='nonsense'"):
         load(folder, device_map="nonsense")
-
-
-def test_the_device_auto_is_a_map(folder, monkeypatch):
-    from transformers import AutoModelForCausalLM
-
-    asked = []
-    plain = AutoModelForCausalLM.from_pretrained
-
-    def noted(*args, **how):
-        asked.append(how["device_map"])
-        return plain(*args, **how)
-
-    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", noted)
-    assert load_on(str(folder), "auto", "bfloat16").dtype == torch.bfloat16
-    assert asked == ["auto"]
 
 
 BLOCK = 16
@@ -281,10 +311,19 @@ def test_a_quantisation_whose_library_is_not_here_is_refused_by_its_name(folder,
         load(folder)
 
 
-def test_the_dtype_of_a_model_is_that_of_its_residual_stream(tokenizer):
-    """Weights of 8 bits come first in some checkpoints, and integers in others."""
+def test_a_quantisation_that_transformers_skips_is_refused(folder):
+    """It warns, and would read the packed numbers as weights."""
+    told(folder, {"quant_method": "secret"})
+    with pytest.raises(Refusal, match="in a way that transformers doesn't know.*secret"):
+        load(folder)
+
+
+def test_a_model_is_where_it_computes_and_of_its_residual_streams_dtype(tokenizer):
+    """Whatever its first weight is: left outside by a device_map, of 8 bits, or integers."""
     net = torch.nn.Module()
+    net.outside = torch.nn.Parameter(torch.zeros(2, dtype=torch.bfloat16, device="meta"))
     net.small = torch.nn.Parameter(torch.zeros(2, dtype=torch.float8_e4m3fn), requires_grad=False)
     net.packed = torch.nn.Parameter(torch.zeros(2, dtype=torch.uint8), requires_grad=False)
     net.norm = torch.nn.Parameter(torch.zeros(2, dtype=torch.bfloat16))
-    assert Model(net, tokenizer, "quantised").dtype == torch.bfloat16
+    found = Model(net, tokenizer, "quantised")
+    assert (found.dtype, found.device) == (torch.bfloat16, torch.device("cpu"))

@@ -9,22 +9,22 @@ from probes.models import (
     differences,
     differing_tokens,
     find_pair,
+    new_llama,
     new_tokenizer,
     read_pairs,
     spelt,
 )
 from probes.records import Refusal
+from probes.tasks.templates import read_template
 
 GOOD = """
-[templates]
-mine = "Q: {question}"
 [[pair]]
 name = "one"
 base = "lab/base"
 tuned = "lab/tuned"
 kind = "rl"
 done = "PPO"
-template = "mine"
+template = "qa"
 thinking = ["<think>", "</think>"]
 used_by = []
 sources = ["https://arxiv.org/abs/1"]
@@ -65,7 +65,10 @@ WRONG = {
     "field": (GOOD + "size = 3\n", "one has no field size"),
     "missing": (GOOD.replace('done = "PPO"\n', ""), "done = None must be text"),
     "kind": (GOOD.replace('"rl"', '"magic"'), "kind = 'magic' must be one of rl, distilled"),
-    "template": (GOOD.replace('"mine"', '"theirs"'), "template = 'theirs' must be one of .*mine"),
+    "template": (
+        GOOD.replace('"qa"', '"theirs"'),
+        "template = 'theirs' must be one of boxed, chat",
+    ),
     "thinking": (GOOD.replace(', "</think>"', ""), "thinking = .* must be what opens and what"),
     "source": (GOOD.replace("https://", ""), "sources = .* must be addresses"),
     "list": (GOOD.replace("used_by = []", 'used_by = "x"'), "used_by = 'x' must be a list"),
@@ -117,6 +120,21 @@ def test_every_difference_is_told(model, any_model):
     found = differences(model, any_model)
     expected = [] if any_model.name == "llama" else ["a pair must be of one kind"]
     assert [sentence.rpartition(": ")[2] for sentence in found] == [f"{e}." for e in expected]
+
+
+def test_models_with_other_numbers_of_logits_are_no_pair(model):
+    """Their tokens agree; a row more of padding and no KL between them can be computed."""
+    net = new_llama(40, width=32, depth=3, heads=4, mlp=48, context=96, seed=0)
+    with pytest.raises(Refusal, match="has vocab 29 and padded 40"):
+        check_pair(model, Model(net, model.tokenizer, "padded"))
+
+
+ASKED = {p.template for p in read_pairs()} | {p.base_template for p in read_pairs()}
+
+
+@pytest.mark.parametrize("template", sorted(ASKED - {"", "chat", "unknown"}))
+def test_a_task_can_be_asked_as_the_paper_asked(template):
+    assert read_template("a task", template).prompt("What is 2 + 3?").count("2 + 3") == 1
 
 
 def test_a_mark_is_one_token_where_the_model_has_it(model):

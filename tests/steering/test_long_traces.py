@@ -139,34 +139,34 @@ print(json.dumps(found))
 """
 
 
-def measured(what, attention, length):
-    """Megabytes that it takes at its peak, in a process of its own.
+def measured(what, attention, *lengths):
+    """Megabytes that it takes at its peak for each length, in a process of its own.
 
     What is freed goes back at once, or a peak would lie in what the process had kept.
     """
-    command = [sys.executable, "-c", MEASURE, what, attention, str(length)]
+    command = [sys.executable, "-c", MEASURE, what, attention, *map(str, lengths)]
     freed = {f"MALLOC_{what}_THRESHOLD_": "65536" for what in ("MMAP", "TRIM")}
     ran = subprocess.run(
         command, capture_output=True, text=True, check=True, env={**os.environ, **freed}
     )
-    return json.loads(ran.stdout)[0]
+    return json.loads(ran.stdout)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from Linux' /proc")
 @pytest.mark.parametrize("what", ["capture", "steer"])
 def test_memory_is_linear_in_the_length_of_a_trace(what):
-    """24 layers of width 64. Measured: 4, 9 and 14 MB; 37, 76 and 154 with the cache."""
-    short, middle, long = (measured(what, "sdpa", n) for n in (1024, 2048, 4096))
+    """24 layers of width 64. Measured: 4, 6 and 12 MB; 37, 77 and 155 with the cache."""
+    short, middle, long = measured(what, "sdpa", 1024, 2048, 4096)
     assert middle < 2.4 * short
-    assert long < 2.4 * middle
+    assert 1.2 * middle < long < 2.4 * middle
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from Linux' /proc")
 def test_the_eager_path_grows_with_its_square():
-    """Without this the law above could hold of whatever is measured. 11, 39 and 149 MB."""
-    short, middle, long = (measured("capture", "eager", n) for n in (512, 1024, 2048))
+    """Without this the law above could hold of whatever is measured. 11, 38 and 148 MB."""
+    short, middle, long = measured("capture", "eager", 512, 1024, 2048)
     assert middle > 3.2 * short
     assert long > 3.2 * middle
-    assert long > 8 * measured("capture", "sdpa", 2048)
+    assert long > 8 * measured("capture", "sdpa", 2048)[0]

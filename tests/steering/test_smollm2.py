@@ -1,6 +1,7 @@
 """The whole way on a real language model: SmolLM2-135M-Instruct, as `make smollm2` leaves it.
 
-Slow (about two minutes on one core); skipped where pip can't give the wheel that holds the model.
+Slow (a minute on one core, and half of one more where the folder must be made); skipped where pip
+can't give the wheel that holds the model.
 """
 
 import copy
@@ -246,8 +247,10 @@ def test_a_dictionary_of_one_layer_explains_what_it_never_saw(model, tmp_path):
 def perturbed(model):
     """Copies whose MLP in the middle is off by a tenth of its size, and by all of it."""
     copies = []
+    there = model.net.model.layers[LAYER].mlp.down_proj.weight
+    shared = {id(p): p for p in model.net.parameters() if p is not there}
     for size in (0.1, 1.0):
-        net = copy.deepcopy(model.net)
+        net = copy.deepcopy(model.net, dict(shared))
         weight = net.model.layers[LAYER].mlp.down_proj.weight
         noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
