@@ -102,12 +102,12 @@ def beyond_draws(
         drawn: mean over the draws beside it.
         spread: standard deviation, between draws, of their means over problems.
         draws: how many are in `drawn`.
-        freedom: of the spread, its degrees of freedom; below 1 there is no interval.
+        freedom: of the spread, its degrees of freedom; below 1, or without draws, no interval.
         of: what the differences are.
         seed: of the resamples.
     """
     found = columns(own - drawn, of, seed=seed)
-    known = freedom >= 1
+    known = (freedom >= 1) & (draws >= 1)
     quantile = special.stdtrit(np.where(known, freedom, 1), (1 + LEVEL) / 2)
     other = quantile * spread * np.sqrt(1 + 1 / np.where(known, draws, 1))
     half = np.where(known, other, np.nan)
