@@ -31,6 +31,8 @@ NAMES = (
     "workers-2",
     "bookkeeping",
     "driver-memory",
+    "sampling-smollm2",
+    "capture-smollm2",
     "capture-limit",
     "capture-transformerlens",
     "capture-memory",

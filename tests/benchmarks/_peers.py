@@ -13,30 +13,33 @@ import torch
 from torch import Tensor
 
 from probes.generate import Request
-from probes.models import submodule
+from probes.models import Model, submodule
 from probes.records import parse_site
 from steering.interventions import Intervention
 
 from ._shipped import BATCH, base
 
 
-def hugging_face(requests: Sequence[Request], batch: int = BATCH) -> int:
+def hugging_face(
+    requests: Sequence[Request], batch: int = BATCH, model: Model | None = None
+) -> int:
     """Tokens of answers by `generate`, at temperature 1, in batches of the order given."""
+    model = model or base()
 
     def write(ids: Tensor, mask: Tensor, most: int) -> Tensor:
-        return base().net.generate(
+        return model.net.generate(
             input_ids=ids,
             attention_mask=mask,
             max_new_tokens=most,
             do_sample=True,
             temperature=1.0,
             top_k=0,
-            eos_token_id=base().tokenizer.eos_token_id,
+            eos_token_id=model.tokenizer.eos_token_id,
             pad_token_id=0,
             use_cache=True,
         )
 
-    return _in_batches(write, requests, batch)
+    return _in_batches(write, requests, batch, model)
 
 
 def transformer_lens(lens: Any, requests: Sequence[Request], batch: int = BATCH) -> int:
@@ -55,7 +58,7 @@ def transformer_lens(lens: Any, requests: Sequence[Request], batch: int = BATCH)
             verbose=False,
         )
 
-    return _in_batches(write, requests, batch)
+    return _in_batches(write, requests, batch, base())
 
 
 def pushed(push: Intervention) -> Callable[[Tensor], Tensor]:
@@ -84,9 +87,12 @@ def hooked(push: Intervention):
 
 
 def _in_batches(
-    write: Callable[[Tensor, Tensor, int], Tensor], requests: Sequence[Request], batch: int
+    write: Callable[[Tensor, Tensor, int], Tensor],
+    requests: Sequence[Request],
+    batch: int,
+    model: Model,
 ) -> int:
-    stop, tokens = base().tokenizer.eos_token_id, 0
+    stop, tokens = model.tokenizer.eos_token_id, 0
     for begin in range(0, len(requests), batch):
         rows = requests[begin : begin + batch]
         width = max(len(r.prompt) for r in rows)

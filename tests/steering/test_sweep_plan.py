@@ -178,7 +178,7 @@ def test_another_frame_is_another_sweep(lab, tmp_path, change):
     name = {"metrics": "metric kl"}.get(next(iter(change)), next(iter(change)))
     if name == "off_task":
         change = {"off_task": lab.path("long.toml")}
-    with pytest.raises(Refusal, match=f"belongs to another sweep .*{name}"):
+    with pytest.raises(Refusal, match=f"belongs to another sweep.*{name}"):
         prepare(lab.push(**change), out)
     assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
 

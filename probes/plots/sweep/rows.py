@@ -33,7 +33,7 @@ METRICS = {
     "parsed": "readable answers (share)",
     "length": "tokens of an answer",
     "kl": "KL from unsteered (nats a token)",
-    "strategy": "answers with the strategy (share)",
+    "strategy": "strategy used (share)",
 }
 
 
