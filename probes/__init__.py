@@ -6,8 +6,10 @@ never imported by it. The data flow from the first module to the last::
 
     records, intervals        what crosses module lines; an estimate
     columns, measurements     many estimates at once; an estimate's row
+    datasets, frames          records for Hugging Face, for pandas and for a notebook
     tasks, verify             problems, their graders, and the pool that runs them
     models, generate          a model and its sites; the decoding engine
+    served                    answers of a model behind an OpenAI-compatible server
     capture                   activations out of a forward pass or a generation
     strategies, directions, sae    marked decisions, their directions; sparse dictionaries
     taxonomy                  the kinds of steps, found from the bottom up

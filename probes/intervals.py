@@ -19,6 +19,7 @@ is any good (with none it has width 0), and `rate` and `difference` give an exac
 An estimate that does not exist (a share of a gap that may be zero) has no number but a reason.
 """
 
+import html
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -83,6 +84,10 @@ class Estimate:
         digits = min(6, max(2, -math.floor(math.log10(half)))) if half > 0 else 2
         value, low, high = (round(x, digits) + 0.0 for x in (self.value, self.low, self.high))
         return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+    def _repr_html_(self) -> str:
+        """The same in a notebook, with what it rests on."""
+        return f"{html.escape(str(self))} <small>n = {self.n}, {self.level:.0%}</small>"
 
 
 def undefined(reason: str, n: int, level: Number = LEVEL) -> Estimate:

@@ -284,6 +284,7 @@ def to_arrow(rows: Sequence[Any], kind: type, about: Mapping[str, Any]) -> Any:
         tuple[float, ...]: pa.list_(pa.float32()),
         str | None: pa.string(),
         float | None: pa.float64(),
+        bool | None: pa.bool_(),
     }
     metadata = {"whenhow": json.dumps({"version": SCHEMA_VERSION, "kind": kind.__name__, **about})}
     named = [(field.name, columns[field.type]) for field in fields(kind)]  # type: ignore[index]

@@ -25,6 +25,7 @@ import numpy as np
 from jaxtyping import Float
 
 from probes.boundary import Counts, counts
+from probes.frames import card, frame
 from probes.generate import Decoding, Observer, Request, Writer, generate
 from probes.models import Model, encode
 from probes.records import (
@@ -74,6 +75,17 @@ class Judged:
     def ways(self) -> tuple[Which, ...]:
         """What can be counted of these answers: "valid" only where their traces were checked."""
         return ("right",) if any(g.valid is None for g in self.graded) else ("right", "valid")
+
+    def frame(self) -> Any:
+        """A row an answer with its verdict, as a pandas frame; the tokens are left out."""
+        return frame(lines(self)).drop(columns=["tokens", "logprobs"])
+
+    def _repr_html_(self) -> str:
+        """How many answers to how many problems, and what they came to, in a notebook."""
+        told = {"problems": len(self.problems), "answers": len(self.rollouts)}
+        told |= {g.value: sum(one.grade is g for one in self.graded) for g in Grade}
+        settings = ", ".join(name or "plain" for name in unique(r.setting for r in self.rollouts))
+        return card("Judged answers", {**told, "settings": settings})
 
     def where(
         self, *, setting: Hashable = ANY, skill: str | None = None, part: str | None = None
@@ -252,12 +264,16 @@ class Line:
 
 def save_judged(path: Path, judged: Judged, **about: Any) -> None:
     """Write the answers as Parquet, atomically, with what is to be said about all of them."""
+    write_table(path, lines(judged), Line, **about)
+
+
+def lines(judged: Judged) -> list[Line]:
+    """The answers as they are stored, and as `probes.datasets` hands them on."""
     asked = {p.id: asdict(p) for p in judged.problems}
-    lines = [
+    return [
         Line(**asdict(r), grade=g.grade.value, valid=g.valid, error=g.error, **asked[r.problem])
         for r, g in zip(judged.rollouts, judged.graded, strict=True)
     ]
-    write_table(path, lines, Line, **about)
 
 
 def load_judged(path: Path) -> tuple[Judged, dict[str, Any]]:
@@ -267,16 +283,25 @@ def load_judged(path: Path) -> tuple[Judged, dict[str, Any]]:
         Refusal: no such file, a damaged or foreign one, or a problem whose content no longer has
             the id that its answers name.
     """
-    lines, about = read_table(path, Line)
+    stored, about = read_table(path, Line)
+    return judged_of(stored, str(path)), about
+
+
+def judged_of(stored: Sequence[Line], where: str = "the rows") -> Judged:
+    """The answers of stored lines, from a table or from a dataset.
+
+    Raises:
+        Refusal: a problem whose content no longer has the id that its answers name.
+    """
     of_problem = [f.name for f in fields(Problem)]
     problems: dict[str, Problem] = {}
-    for line in lines:
+    for line in stored:
         if line.problem not in problems:
             problem = Problem(**{name: getattr(line, name) for name in of_problem})
             if problem.id != line.problem:
-                raise Refusal(f"{path}: problem {line.problem} has the content of {problem.id}.")
+                raise Refusal(f"{where}: problem {line.problem} has the content of {problem.id}.")
             problems[line.problem] = problem
     of_rollout = [f.name for f in fields(Rollout)]
-    rollouts = [Rollout(**{name: getattr(one, name) for name in of_rollout}) for one in lines]
-    graded = [Graded(Grade(one.grade), one.valid, one.error) for one in lines]
-    return Judged(tuple(problems.values()), tuple(rollouts), tuple(graded)), about
+    rollouts = [Rollout(**{name: getattr(one, name) for name in of_rollout}) for one in stored]
+    graded = [Graded(Grade(one.grade), one.valid, one.error) for one in stored]
+    return Judged(tuple(problems.values()), tuple(rollouts), tuple(graded))

@@ -20,6 +20,7 @@ import numpy as np
 
 from probes.capture import before_decisions, capture, from_rollouts
 from probes.directions import Direction, Source, find
+from probes.generate import Decoding
 from probes.models import Model
 from probes.records import Decision, Refusal, Rollout, content_hash, site_name
 from probes.strategies.lexicon import Lexicon
@@ -42,6 +43,7 @@ def own_directions(
     split: str = "select",
     sites: Sequence[str] = ("hook_resid_post",),
     method: str = "difference",
+    temperature: float = 1.0,
     batch: int = 128,
     seed: int = 0,
     progress: Callable[[int], Any] | None = None,
@@ -57,6 +59,7 @@ def own_directions(
         split: of the problems; others than those on which a sweep is judged.
         sites: of each block.
         method: one of `probes.directions.METHODS`.
+        temperature: of the answers.
         batch: rows decoded together.
         seed: of the answers and of the thirds of the problems.
         progress: called with the number of answers finished since the last call.
@@ -73,7 +76,14 @@ def own_directions(
         )
     asked = problems_of(task, cells_of(task), split, problems)
     judged = evaluate(
-        model, task, asked, samples=samples, seed=seed, batch=batch, progress=progress
+        model,
+        task,
+        asked,
+        samples=samples,
+        decoding=Decoding(temperature),
+        seed=seed,
+        batch=batch,
+        progress=progress,
     )
     texts = from_rollouts(model, judged.problems, judged.rollouts)
     by_id = {p.id: p for p in judged.problems}

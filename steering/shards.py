@@ -10,6 +10,9 @@ earlier run came. Each is decoded on its own and written atomically, so a run th
 the shard in flight at most, and what the same call gives after it is what it would have given
 uninterrupted, bit for bit.
 
+A model behind a server (`probes.served.Server`) is sampled likewise; there, bit for bit depends on
+the server.
+
 Only the answers of one shard are ever objects in memory; counting reads three columns.
 """
 
@@ -23,14 +26,19 @@ from probes.boundary import Counts
 from probes.generate import Decoding
 from probes.models import Model
 from probes.records import Grade, Problem, Refusal, atomic_write, content_hash, read_arrow
+from probes.served import Server
 from probes.tasks import Task
-from steering.evaluate import Line, evaluate, save_judged
+from steering.evaluate import Judged, Line, evaluate, judge_all, save_judged
 
 VERSION = 1
 """Raised whenever the same settings give other answers."""
 
 SIZE = 4096
 """Most answers in a shard: seconds of work on a small model, and the rows still fill batches."""
+
+SERVED = 512
+"""The same of a server, whose answers may take minutes each; of 32 in flight, few wait for the
+last."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,10 @@ class Shards:
             for problem, (n, right, valid, unparsed) in tally.items()
         ]
 
+    def complete(self) -> bool:
+        """Whether every answer has its token ids; a server may give none."""
+        return all(tokens for path in self.paths for (tokens,) in _columns(path, ("tokens",)))
+
     def merge(self, path: Path, **about: Any) -> None:
         """One table of all answers, written atomically, a shard at a time.
 
@@ -92,7 +104,7 @@ class Shards:
 
 
 def sample_shards(
-    model: Model,
+    model: Model | Server,
     task: Task,
     problems: Sequence[Problem],
     folder: Path,
@@ -102,13 +114,13 @@ def sample_shards(
     seed: int = 0,
     first_sample: int = 0,
     batch: int = 256,
-    size: int = SIZE,
+    size: int | None = None,
     progress: Callable[[int], Any] | None = None,
 ) -> Shards:
     """Answers to every problem, those that are there already left as they are.
 
     Args:
-        model: is sampled from plainly.
+        model: is sampled from plainly, here or where it is served.
         task: made the problems.
         problems: each once.
         folder: holds the shards of this run and of no other.
@@ -116,24 +128,25 @@ def sample_shards(
         decoding: as in `steering.evaluate.evaluate`.
         seed: of the random numbers.
         first_sample: index of the first sample; disjoint ranges give independent answers.
-        batch: rows decoded together.
-        size: most answers of a shard.
+        batch: rows decoded together, by a model here.
+        size: most answers of a shard; `SIZE`, of a server `SERVED`.
         progress: called with the number of answers finished, or found finished, since the last.
 
     Raises:
         Refusal: the folder holds shards of another run, the model was not loaded from a folder, or
-            what `evaluate` refuses.
+            what `evaluate` or `Server.write` refuses.
         GraderFailure: more than 1% of the answers of a shard could not be judged.
+        ServerUnavailable: a server that stayed away; finished shards are kept.
     """
-    if not model.digest:
-        raise Refusal(
-            f"{model.name} is in memory only: finished shards are known again by the content of a "
-            f"model's folder. Save it and load it, or use evaluate."
-        )
+    if size is None:
+        size = SERVED if isinstance(model, Server) else SIZE
+    if isinstance(model, Server) and decoding.stop:
+        raise Refusal("a server stops where its model does: stop tokens of your own can't be kept.")
+    if not problems or samples < 1:
+        raise Refusal(f"{len(problems)} problems and {samples} samples: both are at least 1.")
     about = {
         "version": VERSION,
-        "dtype": str(model.dtype),
-        "digest": model.digest,
+        **_source(model, problems[0]),
         "task": content_hash(task.settings),
         "problems": content_hash([p.id for p in problems]),
         "decoding": asdict(decoding),
@@ -141,8 +154,6 @@ def sample_shards(
     }
     identity = content_hash(about)
     blocks = list(composition(len(problems), samples, size))
-    if not blocks:
-        raise Refusal(f"{len(problems)} problems and {samples} samples: both are at least 1.")
     paths = [folder / f"{i + 1:05d}-of-{len(blocks):05d}.parquet" for i in range(len(blocks))]
     if foreign := sorted(set(folder.glob("*.parquet")) - set(paths)):
         raise Refusal(_another(foreign[0]))
@@ -151,19 +162,50 @@ def sample_shards(
             if progress:
                 progress(len(asked) * len(drawn))
             continue
-        judged = evaluate(
+        judged = _judged(
             model,
             task,
             [problems[i] for i in asked],
-            samples=len(drawn),
+            range(first_sample + drawn.start, first_sample + drawn.stop),
             decoding=decoding,
             seed=seed,
-            first_sample=first_sample + drawn.start,
             batch=batch,
             progress=progress,
         )
         save_judged(path, judged, identity=identity)
     return Shards(tuple(paths), tuple(problems))
+
+
+def _source(model: Model | Server, problem: Problem) -> dict[str, Any]:
+    """What a shard knows again of whoever wrote it."""
+    if isinstance(model, Server):
+        return {"served": model.identity(problem.prompt)}
+    if not model.digest:
+        raise Refusal(
+            f"{model.name} is in memory only: finished shards are known again by the content of a "
+            f"model's folder. Save it and load it, or use evaluate."
+        )
+    return {"dtype": str(model.dtype), "digest": model.digest}
+
+
+def _judged(
+    model: Model | Server,
+    task: Task,
+    problems: Sequence[Problem],
+    samples: range,
+    *,
+    decoding: Decoding,
+    seed: int,
+    batch: int,
+    progress: Callable[[int], Any] | None,
+) -> Judged:
+    """The answers of one shard, with their verdicts."""
+    how: dict[str, Any] = {"seed": seed, "progress": progress}
+    if isinstance(model, Server):
+        how |= {"temperature": decoding.temperature, "top_p": decoding.top_p}
+        return judge_all(task, problems, model.write(task, problems, samples, **how))
+    how |= {"samples": len(samples), "first_sample": samples.start}
+    return evaluate(model, task, problems, decoding=decoding, batch=batch, **how)
 
 
 def composition(problems: int, samples: int, size: int) -> Iterator[tuple[range, range]]:

@@ -1,5 +1,8 @@
 """Random tiny models, made once: three layers and a word tokenizer."""
 
+import importlib
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
@@ -70,3 +73,11 @@ def any_model(request, tokenizer):
     config = CONFIG_MAPPING[request.param](**FAMILIES[request.param], **ids)
     torch.manual_seed(0)
     return Model(sharpen(AutoModelForCausalLM.from_config(config)), tokenizer, request.param)
+
+
+@pytest.fixture(scope="session")
+def loopback():
+    """The module of the server that fails as it is told (`tests/loopback.py`)."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.syspath_prepend(Path(__file__).resolve().parents[1])
+        return importlib.import_module("tests.loopback")

@@ -12,9 +12,10 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER = {
     "probes": (
         ("records", "intervals"),
-        ("columns", "measurements"),
+        ("columns", "measurements", "datasets", "frames"),
         ("tasks", "verify"),
         ("models", "generate"),
+        ("served",),
         ("capture",),
         ("strategies", "directions", "sae"),
         ("taxonomy",),
@@ -50,6 +51,7 @@ LIGHT = (
     "probes.plots",
     "probes.records",
     "probes.report",
+    "probes.served",
     "probes.strategies",
     "probes.tasks.chain",
     "probes.tasks.countdown",

@@ -31,6 +31,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from probes.capture.writing import DTYPES, KIND
+from probes.frames import card
 from probes.records import SCHEMA_VERSION, Refusal, file_hash, read_arrow
 
 CHUNK = 4096
@@ -100,6 +101,13 @@ class Store:
         """`read` as a numpy array; bfloat16, which numpy does not know, becomes float32."""
         values = self.read(site, rows)
         return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+
+    def _repr_html_(self) -> str:
+        """What it holds, in a notebook; `index` is a pandas frame."""
+        told = {"sites": ", ".join(self.sites), "lines": len(self.index), "stored as": self.dtype}
+        labels = self.index.label.value_counts()
+        told |= {f"label {name or '(none)'}": count for name, count in labels.head(12).items()}
+        return card(f"Activations in {self.folder}", told)
 
     def verify(self) -> None:
         """Compare the checksum of every shard. Raises Refusal naming the first bad one."""

@@ -20,7 +20,8 @@ Conventions:
 An AUC means little by itself: `auc_by_problem` gives, on the same thirds, that of the last tokens'
 identities (`identities`), of the model's own decision logit, or of another model's activations.
 
-`control_vectors` writes directions for llama.cpp and repeng. This package imports no torch.
+`control_vectors` writes directions for llama.cpp and repeng; `exchange` takes over other people's.
+This package imports no torch.
 """
 
 from probes.directions.auc import auc, auc_by_problem, auc_interval, identities, thirds

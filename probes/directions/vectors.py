@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from probes.frames import card
 from probes.records import Refusal, site_name
 
 
@@ -28,7 +29,7 @@ class Direction:
     """One of `records.SITES`."""
     strategy: str
     method: str
-    """One of `fit.METHODS`."""
+    """One of `fit.METHODS`, or where it was imported from (`exchange`)."""
     norm: float
     """Mean norm of the activations at this site: the unit of a strength."""
     auc: float
@@ -58,6 +59,23 @@ class Direction:
     def place(self) -> str:
         """The full name of its site."""
         return site_name(self.layer, self.site)
+
+    def _repr_html_(self) -> str:
+        """What is known of it, in a notebook."""
+        ends = f"{self.auc:.3f} [{self.auc_low:.3f}, {self.auc_high:.3f}]"
+        null = f"{self.null_mean:.3f}, 95%: {self.null_high:.3f}"
+        told = {
+            "strategy": self.strategy,
+            "at": self.place,
+            "method": self.method,
+            "AUC on held-out problems": f"undefined ({self.reason})" if self.reason else ends,
+            "AUC of shuffled labels": "undefined" if self.reason else null,
+            "rows, with it, problems": f"{self.rows}, {self.positives}, {self.problems}",
+            "norm (the unit of strength)": self.norm,
+            "width": len(self.vector),
+            "model": self.model[:12],
+        }
+        return card("Direction", told)
 
     def __post_init__(self) -> None:
         length = float(np.linalg.norm(self.vector.astype(float)))

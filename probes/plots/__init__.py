@@ -11,6 +11,7 @@ for byte. Where a figure's rows are missing, it says so instead of showing an em
     style        colours, panels, writing the files
     boundary     pass_at_k
     strategies   strategy_mix
+    labellers    LABELLERS: kappa of each pair, and where they differ
     crossing     crossing: who decides, who executes
     directions   directions: AUC and cosine by layer; activation_shift
     steering     dose_response

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from probes.frames import card
 from probes.records import Refusal
 
 KINDS = ("standard", "jumprelu", "topk", "batchtopk")
@@ -58,6 +59,13 @@ class Sae:
     one only "model", the name that SAELens wrote."""
     features: tuple[Feature, ...] = ()
     """A line a latent, () where the folder has no such table."""
+
+    def _repr_html_(self) -> str:
+        """What is known of it, in a notebook; `frame(sae.features)` has the latents."""
+        width, latents = self.encoder.shape
+        told = {"at": self.site, "kind": self.kind, "width": width, "latents": latents}
+        told |= {"model": self.model[:12], "folder": str(self.folder)}
+        return card("Sae", told | {k: v for k, v in self.facts.items() if k != "model"})
 
     @property
     def latents(self) -> int:

@@ -18,10 +18,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from probes.intervals import FEW, LEVEL, Estimate, bootstrap, exact_rate, undefined
+from probes.intervals import LEVEL, Estimate, bootstrap, undefined
 from probes.records import Problem, Refusal, Rollout, unique
 from probes.strategies.agreement import Agreement, LabelAgreement, agreement, word_labels
 from probes.strategies.kitagawa import Answer, Split, split
+from probes.strategies.pooled import pooled_share, too_few
 from probes.tasks import Task, decisions
 
 __all__ = [
@@ -127,7 +128,7 @@ def shares(
     for kind, choice in unique(pairs):
         asked, chosen = _tally(marked, kind, choice)
         problems = list(asked)
-        estimate = _share(*_columns(problems, chosen, asked), seed)
+        estimate = pooled_share(*_columns(problems, chosen, asked), seed)
         found.append(Share(kind, choice, sum(asked.values()), estimate))
     return sorted(found, key=lambda share: (share.kind, share.choice))
 
@@ -144,7 +145,7 @@ def shifts(before: Sequence[Marked], after: Sequence[Marked], *, seed: int = 0) 
         )
         problems = unique([*asked[0], *asked[1]])
         first, second = (_columns(problems, c, a) for c, a in zip(chosen, asked, strict=True))
-        alone = [_share(*_asked(columns), seed) for columns in (first, second)]
+        alone = [pooled_share(*_asked(columns), seed) for columns in (first, second)]
         change = _change(first, second, seed)
         found.append(Shift(kind, choice, alone[0], alone[1], change))
     return found
@@ -175,29 +176,14 @@ def _asked(columns: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarr
     return chosen[asked > 0], asked[asked > 0]
 
 
-def _few(chosen: np.ndarray, asked: np.ndarray) -> bool:
-    """Whether too few problems hold both sides of the choice for a bootstrap to see its spread."""
-    return bool(min((chosen > 0).sum(), (chosen < asked).sum()) < FEW)
-
-
-def _share(chosen: np.ndarray, asked: np.ndarray, seed: int, level: float = LEVEL) -> Estimate:
-    """Pooled share; by `exact_rate`, with problems as trials, where few problems vary."""
-    n = len(asked)
-    if n == 0:
-        return undefined("this decision never came up", 0, level)
-    if _few(chosen, asked):
-        return exact_rate(float(chosen.sum() / asked.sum() * n), n, level=level)
-    return bootstrap(lambda c, a: c / a, chosen, asked, seed=seed, level=level)
-
-
 def _change(before: Columns, after: Columns, seed: int) -> Estimate:
     """Difference of two pooled shares; of intervals at half the error each, where few vary."""
     if not before[1].any() or not after[1].any():
         return undefined("this decision came up in one of the two only", len(before[1]))
-    if not _few(*_asked(before)) and not _few(*_asked(after)):
+    if not too_few(*_asked(before)) and not too_few(*_asked(after)):
         return bootstrap(lambda c, a, d, b: d / b - c / a, *before, *after, seed=seed)
     half = (1 + LEVEL) / 2
-    first, second = (_share(*_asked(columns), seed, half) for columns in (before, after))
+    first, second = (pooled_share(*_asked(columns), seed, half) for columns in (before, after))
     if not (first.defined and second.defined):
         return undefined(first.reason or second.reason, len(before[1]))
     low, high = second.low - first.high, second.high - first.low

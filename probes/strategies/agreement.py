@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
 
 from probes.intervals import Estimate, bootstrap_weights, undefined
 from probes.records import Refusal, Span
@@ -69,12 +70,19 @@ def agreement(
             f"every word is labelled {names[0]!r}" if names else "no words", len(found)
         )
     else:
-        kappa = bootstrap_weights(_kappas(tables), len(found), seed=seed)
+        kappa = bootstrap_weights(kappas(tables), len(found), seed=seed)
     whole = tables.sum(axis=0)
     return Agreement(kappa, tuple(_label(name, whole, i) for name, i in index.items()))
 
 
-def _kappas(tables: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+def kappas(tables: Float[np.ndarray, "units k k"]) -> Callable[[np.ndarray], np.ndarray]:
+    """Kappa of weighted sums of tables: what `probes.intervals.bootstrap_weights` takes.
+
+    Args:
+        tables: of each unit that is resampled, how many items have label i in one labelling and
+            j in the other.
+    """
+
     def of_weights(weights: np.ndarray) -> np.ndarray:
         table = np.einsum("rt,tij->rij", weights, tables)
         table /= table.sum(axis=(1, 2), keepdims=True)

@@ -14,6 +14,7 @@ spans) the categories are scored against them, beside k-means and a random assig
     score      ari, nmi, purity with intervals over problems; baselines
     choosing   site and size chosen on one split, reported on another
     files      one safetensors file
+    labeller   ByTaxonomy: sentences of any text, by category
 
 Not here: steering by category (`steering.vectors`), figures (`probes.plots.taxonomy`).
 """
@@ -29,6 +30,7 @@ from probes.taxonomy.choosing import (
 )
 from probes.taxonomy.files import load_taxonomy, save_taxonomy
 from probes.taxonomy.fit import SIZES, Fitted, fit
+from probes.taxonomy.labeller import ByTaxonomy
 from probes.taxonomy.record import Taxonomy
 from probes.taxonomy.score import scores
 from probes.taxonomy.steps import Steps, aligned, openings, read_steps
@@ -37,6 +39,7 @@ __all__ = [
     "OPENING",
     "SIZES",
     "STRATEGY",
+    "ByTaxonomy",
     "Candidate",
     "Fitted",
     "Steps",

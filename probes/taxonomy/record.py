@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from probes.frames import card
 from probes.records import Refusal, parse_site
 
 
@@ -49,6 +50,11 @@ class Taxonomy:
                 f"encoder {tuple(self.encoder.shape)}, decoder {tuple(self.decoder.shape)}, "
                 f"centre {tuple(self.centre.shape)} are not of one dictionary."
             )
+
+    def _repr_html_(self) -> str:
+        """Its site and the names of its latents, in a notebook."""
+        told = {"at": self.site, "model": self.model[:12], "k": self.k}
+        return card("Taxonomy", told | {f"latent {i}": name for i, name in enumerate(self.names)})
 
     def prepared(self, x: Float[Tensor, "rows d"]) -> Float[Tensor, "rows d"]:
         """Centred and of length 1, in float32."""

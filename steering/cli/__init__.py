@@ -7,6 +7,7 @@
     whenhow train sft --recipe chain-sft --base runs/base --teacher runs/rl --out runs/sft
     whenhow train rft --recipe chain-rft --base runs/base --out runs/rft
     whenhow sample --model runs/rl --out runs/rl.parquet
+    whenhow sample --server http://host:8000/v1 --served-model NAME --out runs/rl.parquet
     whenhow divergence                                # where base and tuned part in what they say
     whenhow boundary                                  # pass@k and its critics, with nulls
     whenhow drift                                     # how tuning moved the activations
@@ -16,6 +17,8 @@
     whenhow vectors train --tuned DIR --out runs/v    # vectors that steer the base, by category
     whenhow vectors show                              # those that ship
     whenhow directions                                # vectors of strategies, by layer
+    whenhow strategies label --rollouts FILE          # sentences of answers, by labellers
+    whenhow strategies agree --labels FILE FILE       # how far they agree
     whenhow sweep run chain                           # many settings, beside their controls
     whenhow sweep plan FILE                           # what it would run, and what is wrong
     whenhow sweep table | plot                        # of a finished one
@@ -45,6 +48,7 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixes, subcommand
 
 from probes.records import Refusal
+from probes.served import ServerUnavailable
 from probes.verify import GraderFailure
 from steering.cli.boundary import Boundary
 from steering.cli.calibrate import Calibrate
@@ -56,6 +60,7 @@ from steering.cli.route import Route
 from steering.cli.sae import SaeScore, SaeShow, SaeTrain
 from steering.cli.sample import Sample
 from steering.cli.steer_features import SaeSteer
+from steering.cli.strategies import StrategiesAgree, StrategiesLabel
 from steering.cli.sweep import SweepPlan, SweepPlot, SweepRun, SweepTable
 from steering.cli.train import TrainBase, TrainRft, TrainRl, TrainSft
 from steering.cli.vectors import VectorsShow, VectorsTrain
@@ -126,6 +131,16 @@ class Sweep:
 
 
 @dataclass(frozen=True)
+class Strategies:
+    """Label the sentences of answers, and say how far labellers agree."""
+
+    verb: (
+        Annotated[StrategiesLabel, subcommand("label", prefix_name=False)]
+        | Annotated[StrategiesAgree, subcommand("agree", prefix_name=False)]
+    )
+
+
+@dataclass(frozen=True)
 class Models:
     """Pairs of models: the published ones, and whether two can be compared."""
 
@@ -145,13 +160,14 @@ VERBS: Any = (
     | Annotated[Dictionaries, subcommand("sae")]
     | Annotated[TrainedVectors, subcommand("vectors")]
     | Annotated[Directions, subcommand("directions")]
+    | Annotated[Strategies, subcommand("strategies")]
     | Annotated[Sweep, subcommand("sweep")]
     | Annotated[Route, subcommand("route")]
     | Annotated[Calibrate, subcommand("calibrate")]
     | Annotated[Models, subcommand("models")]
 )
 
-GROUPS = (Train, Dictionaries, TrainedVectors, Sweep, Models)
+GROUPS = (Train, Dictionaries, TrainedVectors, Strategies, Sweep, Models)
 """Verbs that hold several."""
 
 FILES = (Sample,)
@@ -184,6 +200,8 @@ def status(verb: Verb) -> int:
         return _say(str(refusal), 2)
     except (FloatingPointError, GraderFailure) as error:
         return _say(str(error), 1)
+    except ServerUnavailable as error:
+        return _say(f"{error} What is finished is kept; {verb.resume}", 1)
     except Exception as error:  # whatever else went wrong is a bug, and its traceback is wanted
         if not _disk_is_full(error):
             raise

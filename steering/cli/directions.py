@@ -33,6 +33,8 @@ class Directions:
     """Problems of the select split, of each skill and part."""
     samples: int = 8
     """Answers to each."""
+    temperature: float = 1.0
+    """Of the answers."""
     seed: int = 0
     """Everything random follows from it."""
     device: str = "cpu"
@@ -68,6 +70,7 @@ class Directions:
                 samples=self.samples,
                 sites=self.sites,
                 method=self.method,
+                temperature=self.temperature,
                 seed=self.seed,
                 progress=tick,
             )

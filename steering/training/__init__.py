@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from probes.records import Refusal
 
@@ -37,8 +37,12 @@ def training(net: nn.Module) -> Iterator[None]:
 
 
 def progress_bar(start: int, total: int, shown: bool) -> tqdm:
-    """One line on standard error: rewritten in a terminal, printed twice a minute in a log."""
-    pause = 0.2 if sys.stderr.isatty() else 30.0
+    """One line on standard error: rewritten in a terminal, printed twice a minute in a log.
+
+    In a notebook it is tqdm's own bar, which is redrawn in its place and never printed anew.
+    """
+    drawn = any(kind.__module__ == "tqdm.notebook" for kind in tqdm.__mro__)
+    pause = 0.2 if drawn or sys.stderr.isatty() else 30.0
     return tqdm(
         total=total, initial=start, disable=not shown, mininterval=pause, dynamic_ncols=True
     )

@@ -19,6 +19,7 @@ from probes.records import (
     read_arrow,
     unique,
 )
+from probes.served import Server
 from probes.tasks import Task
 from steering.evaluate import Judged, Line, evaluate, load_judged, save_judged
 from steering.verdict.context import MODELS, Context
@@ -84,7 +85,7 @@ def identity(context: Context, which: str) -> dict[str, Any]:
 
 
 def identified(
-    model: Model,
+    model: Model | Server,
     task: Task,
     problems: Sequence[Problem],
     *,
@@ -93,10 +94,17 @@ def identified(
     seed: int = 0,
     temperature: float = 1.0,
 ) -> dict[str, Any]:
-    """Everything that determines the answers of any model to any problems, in plain sampling."""
+    """Everything that determines the answers of any model to any problems, in plain sampling.
+
+    Of one that is known only by its name on a server, the name and how it was asked.
+    """
     about = {
         "version": VERSION,
-        "digest": model.digest,
+        **(
+            {"served": model.identity(problems[0].prompt)}
+            if isinstance(model, Server)
+            else {"digest": model.digest}
+        ),
         "task": content_hash(task.settings),
         "problems": content_hash([p.id for p in problems]),
         "samples": samples,
@@ -104,6 +112,8 @@ def identified(
         "seed": seed,
         "temperature": temperature,
     }
+    if isinstance(model, Server):
+        return about
     narrow = str(model.dtype).removeprefix("torch.")
     return about if narrow == "float32" else {**about, "dtype": narrow}
 
