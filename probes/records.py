@@ -353,7 +353,7 @@ def read_toml(source: str | Path, shipped: Path, what: str) -> tuple[Path, dict[
             f"of the shipped ones ({names})."
         )
     try:
-        return path, tomllib.loads(path.read_text())
+        return path, tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows editors
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise Refusal(f"{path} is not valid TOML: {error}") from None
 

@@ -6,7 +6,7 @@
 A sentence ends at ``. ! ? ;`` or at a line's end, but not inside a number or behind a short
 abbreviation; what has fewer than three words is joined to the one before (Venhoff et al.,
 arXiv:2510.07364, split alike and drop those; here every character stays in some sentence, so that
-labels cover the text). A step is a paragraph.
+labels cover the text). A step is a paragraph. Both take time linear in the text.
 """
 
 import re
@@ -15,7 +15,10 @@ from dataclasses import dataclass
 LEAST = 3
 """Words of a sentence (arXiv:2510.07364)."""
 
-_END = re.compile(r"(?:[!?;]+|\.+(?!\d))[\"')\]}*]*(?=\s|$)|\n+")
+# Possessive, and of a run of marks the first only: shorter or later ones end no sentence either.
+_END = re.compile(r"(?:(?<![!?;])[!?;]++|(?<!\.)\.++(?!\d))[\"')\]}*]*+(?=\s|$)|\n+")
+_FARTHEST = len("approx.\n")
+"""Characters before a sentence's end that an abbreviation there may take."""
 _ABBREVIATION = re.compile(r"\b(?:e\.g|i\.e|cf|vs|Eq|Fig|Dr|Mr|Mrs|No|approx|resp|etc)\.$")
 
 
@@ -41,7 +44,8 @@ def sentences(text: str, *, least: int = LEAST) -> list[Segment]:
         least: words below which a sentence is part of the one before it; the first of a text is
             joined to the next.
     """
-    ends = [m.end() for m in _END.finditer(text) if not _ABBREVIATION.search(text[: m.end()])]
+    ends = [m.end() for m in _END.finditer(text)]
+    ends = [e for e in ends if not _ABBREVIATION.search(text, max(0, e - _FARTHEST), e)]
     return _joined(text, [*ends, len(text)], least)
 
 
@@ -51,28 +55,19 @@ def steps(text: str) -> list[Segment]:
 
 
 def _joined(text: str, ends: list[int], least: int) -> list[Segment]:
-    found: list[Segment] = []
-    start = 0
+    spans: list[tuple[int, int, int]] = []  # start, stop, words: ends are between words
+    begin = 0
     for end in ends:
-        piece = _trimmed(text, start, end)
-        if piece is None:
+        piece, start = text[begin:end], begin
+        begin = end
+        words = len(piece.split())
+        if not words:
             continue
-        start = end
-        short = len(piece.text.split()) < least
-        before_is_short = bool(found) and len(found[-1].text.split()) < least
-        if found and (short or before_is_short):
-            whole = _trimmed(text, found[-1].start, piece.stop)
-            assert whole is not None
-            found[-1] = whole
+        start += len(piece) - len(piece.lstrip())
+        stop = start + len(piece.strip())
+        if spans and (words < least or spans[-1][2] < least):
+            first, _, before = spans.pop()
+            spans.append((first, stop, before + words))
         else:
-            found.append(piece)
-    return found
-
-
-def _trimmed(text: str, start: int, stop: int) -> Segment | None:
-    inner = text[start:stop]
-    if not inner.strip():
-        return None
-    start += len(inner) - len(inner.lstrip())
-    stop -= len(inner) - len(inner.rstrip())
-    return Segment(start, stop, text[start:stop])
+            spans.append((start, stop, words))
+    return [Segment(start, stop, text[start:stop]) for start, stop, _ in spans]

@@ -13,6 +13,7 @@ from probes.records import (
     atomic_write,
     parse_site,
     read_table,
+    read_toml,
     site_name,
     write_table,
 )
@@ -90,3 +91,13 @@ def test_a_table_that_is_not_what_was_asked_for_is_refused(tmp_path, monkeypatch
     file.write_bytes(file.read_bytes()[:-20])
     with pytest.raises(Refusal, match="truncated or damaged"):
         read_table(file, Rollout)
+
+
+def test_toml_is_read_with_the_mark_that_windows_editors_put_before_it(tmp_path):
+    file = tmp_path / "own.toml"
+    for start in (b"", b"\xef\xbb\xbf"):
+        file.write_bytes(start + 'name = "π"\r\n'.encode())
+        assert read_toml(file, tmp_path, "thing") == (file, {"name": "π"})
+    file.write_bytes(b"\xff\xfe" + 'name = "x"'.encode("utf-16-le"))
+    with pytest.raises(Refusal, match="not valid TOML"):
+        read_toml(file, tmp_path, "thing")

@@ -48,6 +48,19 @@ def test_short_sentences_belong_to_their_neighbour():
     assert sentences("") == sentences(" \n ") == []
 
 
+@pytest.mark.parametrize(
+    "piece",
+    ["a. ", "So it is five. ", "e.g. ", "!", ".", ".)", "\n ", "\n \n", "one paragraph\n\n"],
+)
+def test_a_megabyte_is_split_in_linear_time(piece):
+    """Quadratic time would take minutes to hours."""
+    text = piece * (2**20 // len(piece)) + "x"
+    for split in (sentences, steps):
+        found = split(text)
+        assert found[-1].stop == len(text)
+        assert sum(len(s.text.split()) for s in found) == len(text.split())
+
+
 def test_paragraphs_are_steps():
     assert [s.text for s in steps("one\ntwo\n\n \nthree")] == ["one\ntwo", "three"]
 

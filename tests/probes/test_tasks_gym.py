@@ -146,6 +146,23 @@ def test_what_a_scorer_would_run_as_code_is_never_handed_to_it(tmp_path):
     assert not mark.exists()
 
 
+@pytest.mark.parametrize("answer", ["1e99999999", "-1E-99999999", "1e9_999_999", "1e9,999,999"])
+def test_a_number_that_would_take_for_ever_to_write_out_is_unparsed(answer):
+    task = gym("coin_flip")
+    (problem,) = task.problems("test", 1)
+    assert task.grade(problem, f"<answer>{answer}</answer>") is Grade.UNPARSED
+    assert task.grade(problem, "<answer>1e-100</answer>") is Grade.WRONG
+
+
+@pytest.mark.parametrize("dataset", sorted(scoring.ARITHMETIC))
+@pytest.mark.parametrize("answer", ["(9+9)**99999999*0", "9**(9+9)**9", "2**2", "9^9"])
+def test_puzzles_of_arithmetic_take_no_powers(dataset, answer):
+    task = gym(dataset)
+    (problem,) = task.problems("test", 1)
+    assert task.grade(problem, f"<answer>{answer}</answer>") is Grade.UNPARSED
+    assert task.grade(problem, "<answer>2*2</answer>") is Grade.WRONG
+
+
 def test_scorers_that_read_expressions_are_known():
     """Any scorer of a new version that calls eval must be among those that are fenced."""
     import inspect

@@ -1,6 +1,7 @@
 """Benchmarks from files: their rows, splits, prompts to the character, and their answers judged."""
 
 import json
+import random
 import re
 
 import pyarrow as pa
@@ -14,7 +15,9 @@ from probes.records import Grade, Refusal
 from probes.tasks import SHIPPED, Task, load_task
 from probes.tasks.answers import final_answer
 from probes.tasks.cells import cells_of, problems_of
+from probes.tasks.magnitude import too_large
 from probes.tasks.maths import load
+from probes.tasks.maths.judging import judge
 from probes.tasks.templates import read_template
 
 ROWS = [
@@ -320,6 +323,129 @@ def test_other_marks():
     assert final_answer(" all of it ", ["whole"]) == "all of it"
     assert final_answer(r"\boxed{1} The answer is 2.", ["boxed", "phrase"]) == "1"
     assert final_answer("The answer is 2.", ["boxed", "phrase"]) == "2"
+
+
+# ---------------------------------------------------------------- judging
+
+COUNTED = """months, meters, teeth, strength points, widths, apples, cloths, square meters, months
+old, percentage points""".replace("\n", " ").split(", ")
+CHANGED = """tenths, hundredths, millionths, fifths, sixths, eighths, thirds, fourths, ninth, half
+twelfths, twentieths, tens, hundreds, thousands, millions, trillions, quadrillion, crore, lakh
+zillion, dozens, fives, twenty, fourteen, less, less than, fewer, more than ten, more, at most
+million dollars""".replace("\n", ", ").split(", ")
+
+
+@pytest.mark.parametrize("words", COUNTED)
+def test_what_is_counted_is_no_part_of_the_number(words):
+    assert judge("5", f"5 {words}") is Grade.RIGHT
+    assert judge("5", f"6 {words}") is Grade.WRONG
+
+
+@pytest.mark.parametrize("words", CHANGED)
+def test_a_word_that_changes_the_number_is_not_what_is_counted(words):
+    assert judge("5", f"5 {words}") in (Grade.WRONG, Grade.UNPARSED)
+    assert judge("5", rf"5\text{{ {words}}}") in (Grade.WRONG, Grade.UNPARSED)
+
+
+SAME = {
+    "a list in any order": ("1,2", "2, 1"),
+    "a list as a set": ("1,2", r"\{2,1\}"),
+    "a set as a list": (r"\{1,2\}", "1,2"),
+    "points as a set": ("(1,2),(3,4)", r"\{(1,2),(3,4)\}"),
+    "plus or minus": (r"\pm 1", "1,-1"),
+    "solutions": ("1,2", "x=1, x=2"),
+    "thousands": ("1,200", "1200"),
+    "a point with blanks": ("(1,200)", "(1, 200)"),
+    "a set with blanks": (r"\{100,200\}", r"\{100, 200\}"),
+    "an area": ("12", "12 m^2"),
+    "a volume": ("12", "12cm^{3}"),
+    "infinity": ("infinity", r"\infty"),
+    "minus infinity": (r"-\infty", "-infinity"),
+    "infinity in words": ("infinity", r"\text{Infinity}"),
+    "below": (r"(-\infty,3)", "x<3"),
+    "below, turned": (r"(-\infty,3)", "3>x"),
+    "from": (r"[5,\infty)", r"x\ge 5"),
+    "between": ("[0,1]", r"0\le x\le 1"),
+    "half open": ("(0,1]", r"0<x\le 1"),
+}
+OTHER = {
+    "a point as a set": ("(1,2)", r"\{1,2\}"),
+    "a set as a point": (r"\{1,2\}", "(1,2)"),
+    "an interval as a set": ("[0,1]", r"\{0,1\}"),
+    "a list again and again": ("1,2,3", ",".join(["1,2,3"] * 50)),
+    "a solution twice": ("3", "x=3,3"),
+    "a number twice": ("1", "1,1"),
+    "a double left out": ("1,1,2", "1,2"),
+    "two numbers for thousands": ("1,200", "1, 200"),
+    "thousands for two numbers": ("1, 200", "1,200"),
+    "a power of a letter": ("12", "12 x^2"),
+    "another area": ("12", "13 m^2"),
+    "a polynomial": ("12m^2", "12 x^2"),
+    "a unit alone": ("12", "m^2"),
+    "the other infinity": (r"\infty", "-infinity"),
+    "with its end": (r"(-\infty,3)", r"x\le 3"),
+    "without its end": ("[0,1]", r"0<x\le 1"),
+    "the other side": (r"(-\infty,3)", "x>3"),
+    "a bound for a number": ("3", "x<3"),
+    "a bound to be solved": ("(-2,2)", "x^2<4+x-x"),
+}
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_another_way_to_write_it_is_right(name):
+    assert judge(*SAME[name]) is Grade.RIGHT
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_another_thing_that_math_verify_takes_for_it_is_wrong(name):
+    assert judge(*OTHER[name]) is Grade.WRONG
+
+
+LARGE = {
+    "a binomial": r"\binom{1000000000}{500000000}",
+    "choose": r"{10^9 \choose 5}",
+    "a sum to a power": r"(1+1)^{10^{9}}",
+    "a product to a power": r"(2\cdot 3)^{999999999}",
+    "a negative base": "(-9)^{999999999}",
+    "a product as exponent": "2^{2*10^9}",
+    "thousands": "2^{1,000,000,000}",
+    "a decimal base": "1.1^{999999999}",
+    "a root": r"\sqrt{2}^{999999999}",
+    "a negative exponent": "2^{-999999999}",
+    "a fraction": r"(1/10^{50000})^{-50000}",
+    "a product": r"\prod_{n=1}^{10000000} n",
+    "a sum from far below": r"\sum_{n=-10^9}^{0} n",
+    "factorials": "9!!",
+    "the factorial of a power": "2^{20}!",
+    "Python's power": "9**(9+9)**9",
+    "a chain": "^".join("x" * 300),
+    "brackets": "(" * 5000 + "5" + ")" * 5000,
+}
+ORDINARY = """2^{100}, 10^{12}, 3^{1000}, x^{2}, (-1)^{2023}, 2^{2^{10}}, x^x^x, x^{x^{x}}, 100!
+\\binom{10}{3}, \\binom{2024}{1012}, \\frac{1}{10^{9}}, \\frac1{10^9}, \\frac{10^{50}}{3^{50}}
+2^{\\frac{2023}{2024}}, 2^{1000+1001}, 1.6\\times10^{-19}, 1000000000, 12345678901234567890
+\\sum_{k=1}^{100} k^2, \\int_0^{1000000} x dx, 90^\\circ, a_{2024}, e^{2\\pi i/3}, 0.000000000001
+(1+\\frac{1}{1000000})^{1000}, 2^{-3}, 5 != 6, x = 10^{6}""".replace("\n", ", ").split(", ")
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_what_is_too_large_to_compute_is_told_without_trying(name):
+    assert too_large(LARGE[name])
+    assert judge("5", LARGE[name]) is Grade.UNPARSED
+
+
+@pytest.mark.parametrize("text", [*ORDINARY, "1,234,567,890"])
+def test_ordinary_answers_are_not_too_large(text):
+    assert not too_large(text)
+
+
+def test_any_text_has_a_size_in_linear_time():
+    rng = random.Random(0)
+    pieces = [*"^{}()!29_+-/x.,²४", "999999", "**", r"\frac", r"\binom", r"\choose", r"\9", r"\int"]
+    for _ in range(2000):
+        too_large("".join(rng.choices(pieces, k=rng.randint(0, 14))))
+    for piece in ("1+", "(1", "x^", "2 ", "1,000,", "2^-", "-", "\\"):
+        too_large(piece * 10_000)
 
 
 # ---------------------------------------------------------------- bad input

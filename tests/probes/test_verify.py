@@ -276,9 +276,9 @@ WHOLE = [
     ("5", r"\boxed{5}" + " so" * 1_000_000, RIGHT),
     ("5", r"\boxed{" * 200_000, UNPARSED),
     ("5", r"\boxed{" * 20_000 + "5" + "}" * 20_000, RIGHT),
-    ("5", r"\boxed{\binom{10^9}{5\cdot 10^8}}", ERROR),
-    ("5", r"\boxed{\prod_{i=1}^{10000000} i}", ERROR),
-    ("5", r"\boxed{1000000!!}", ERROR),
+    ("5", r"\boxed{\binom{10^9}{5\cdot 10^8}}", UNPARSED),
+    ("5", r"\boxed{\prod_{i=1}^{10000000} i}", UNPARSED),
+    ("5", r"\boxed{1000000!!}", UNPARSED),
 ]
 CORPUS = [
     *((gold, f"\\boxed{{{answer}}}", RIGHT) for gold, answer in EQUAL),

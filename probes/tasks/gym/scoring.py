@@ -6,13 +6,15 @@ Read in reasoning-gym 0.1.25, each seen in the tests:
   the text decides here.
 - `puzzle24` does not look whether the four numbers are the puzzle's: that is looked at here.
 - `coin_flip` gives 1 to a number that begins another ("0" for 0.3125), and its tolerance is
-  absolute (0 for 0.00003): here a number is right to 1e-4 and to a hundredth of itself.
+  absolute (0 for 0.00003): here a number is right to 1e-4 and to a hundredth of itself, and an
+  exponent has three digits at most (1e99999999 would be written out).
 - `complex_arithmetic` gives 1 to nan: only finite numbers pass.
 - `letter_jumble` gives 1 where further words follow: there must be as many as were asked for.
 - Nine scorers hand the answer to Python's `eval`, or to SymPy's `parse_expr`, which does the same,
   so an answer such as `exit()` or worse would be run. Those of lists read a literal only to give
   partial credit, so anything with a call in it is turned away; those of expressions get numbers,
-  operators and the functions of `FUNCTIONS`. What is turned away is UNPARSED.
+  operators and the functions of `FUNCTIONS`, those of `ARITHMETIC` no powers, which their rules
+  don't have and which may take for ever. What is turned away is UNPARSED.
 
 The other scorers are trusted, and only a whole 1 is right.
 """
@@ -43,6 +45,9 @@ SYMBOLIC = frozenset(
     }
 )
 """Datasets whose scorer calls sympy.parse_expr on an answer."""
+
+ARITHMETIC = frozenset({"puzzle24", "countdown"})
+"""Datasets whose puzzles allow + - * / and nothing else."""
 
 FUNCTIONS = """sin cos tan cot sec csc asin acos atan sinh cosh tanh exp log ln sqrt Abs pi"""
 """Names longer than a letter that an expression may have."""
@@ -84,6 +89,8 @@ def harmless(name: str, answer: str) -> bool:
     """Whether a scorer that runs its answers may be given this one."""
     if name in LITERAL:
         return "(" not in answer and not too_large(answer)
+    if name in ARITHMETIC and re.search(r"\*\*|\^", answer):
+        return False
     if name in SYMBOLIC:
         words = re.findall(r"[^\W\d]\w*", answer)
         known = all(len(word) == 1 or word in FUNCTIONS.split() for word in words)
@@ -101,7 +108,10 @@ def _same_numbers(made: dict[str, Any], answer: str) -> bool:
 
 
 def _close(made: dict[str, Any], answer: str) -> bool:
-    given, wanted = (Fraction(text.replace(",", "")) for text in (answer, str(made["answer"])))
+    given, wanted = (text.replace(",", "") for text in (answer, str(made["answer"])))
+    if re.search(r"e[-+]?\d[\d_]{3}", given, re.IGNORECASE):
+        raise ValueError(f"the exponent of {given[:40]!r} has more than three digits")
+    given, wanted = Fraction(given), Fraction(wanted)
     return abs(given - wanted) <= min(Fraction(1, 10_000), wanted / 100)
 
 

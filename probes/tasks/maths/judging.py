@@ -15,6 +15,8 @@ calls this does so in a process that can be killed (`probes.verify`). Tried, and
   1.6e-19. Two numbers, and those in two pairs or sets, must also agree to `RELATIVE`.
 - of a chain of equations the last side is taken: `6 = 5` was 5. A false equation is wrong.
 - words are products of letters: "listen" was "silent". Words are compared as words.
+- a list swallowed what it repeats, a point was a set, `x<3` no interval (`maths.shapes`).
+- `1,200` is 1200 and `1, 200` two numbers: blanks count there.
 - numbers beside each other are added or multiplied: `1 000` was 0, a 5 and a 6 on two lines 11.
   Thousands are joined; other digits with blanks between can't be read.
 - digits of other scripts, superscripts and 1e5 could not be read, or were read as something else.
@@ -22,6 +24,10 @@ calls this does so in a process that can be killed (`probes.verify`). Tried, and
   answer: only the answer itself is handed over, and what can't be parsed is UNPARSED.
 - nothing is cut: an answer of more than `LONGEST` characters is UNPARSED.
 - `9^{9^{9^9}}` takes all memory: what is too large to compute is UNPARSED before it is tried.
+- `12 m^2` was a polynomial: of an answer to a number, lengths squared or cubed are taken away.
+
+Known limits, all of right answers that are WRONG: `1,000, 2,000` is read as four numbers, a union
+of intervals can't be written with "or", and `5 more apples` is not 5, as `5 more than ten` is not.
 """
 
 import logging
@@ -34,6 +40,7 @@ from typing import Any
 from probes.records import Grade, Refusal
 from probes.tasks.answers import LONGEST
 from probes.tasks.magnitude import too_large
+from probes.tasks.maths.shapes import as_interval, of_other_shape
 
 RELATIVE = 1e-5
 """Largest difference of two equal numbers, relative to the gold one: 0.333333 is 1/3."""
@@ -63,9 +70,22 @@ _WORDS = re.compile(r"[A-Za-z]{2,}(?:[\s'-]+[A-Za-z]+)*")
 _NUMBER = r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?"
 _COUNTED = re.compile(rf"\\?\$?\s*({_NUMBER})\s+([A-Za-z]{{3,}}(?:\s+[A-Za-z]+){{0,2}})")
 _REPEATING = re.compile(r"(?<![\d.])(\d+)\.(\d*)\\overline\{(\d+)\}(?![\d.])")
+_NUMERAL = re.compile(
+    r"half|halves|quarters?|thirds?|fourths?|(?!months?$|teeth$|widths?$)\w*[fnxhde]ths?"
+    r"|ones?|twos?|threes?|fours?|fives?|six(?:es)?|sevens?|eights?|nines?|tens?|eleven|twelve"
+    r"|\w+teen|(?:twen|thir|for|fif|six|seven|eigh|nine)ty|hundreds?|thousands?|\w*illions?"
+    r"|dozens?|score|gross|grand|lakhs?|crores?|myriads?|googols?|less|fewer|more|than|least|most"
+)
+"""Words that make another number of the one before them."""
 _NO_UNIT = """and or not but plus minus times over divided by to if for mod choose factorial squared
-cubed hundred thousand million billion trillion dozen half halves third thirds quarter quarters
-percent per root sqrt sin cos tan log exp infinity"""
+cubed percent per root sqrt sin cos tan log exp infinity"""
+_IN_TEXT = re.compile(
+    rf"({_NUMBER})\s*\\(?:text|textbf|mathrm|mbox|textit)\s*\{{\s*([A-Za-z][A-Za-z\s]*)\}}"
+)
+_SQUARED = re.compile(
+    rf"({_NUMBER})(?:\s*(?:mm|cm|dm|km|in|ft|yd|mi)|\s+m)\s*\^\s*(?:[23]|\{{[23]\}})"
+)
+_INFINITY = re.compile(r"([-+]?)\s*(?:infinity|\\text\s*\{\s*infinity\s*\})", re.IGNORECASE)
 
 
 def judge(gold: str, answer: str) -> Grade:
@@ -89,11 +109,16 @@ def judge(gold: str, answer: str) -> Grade:
 
 
 def _compared(wanted: str, given: str) -> Grade:
-    ours, theirs = _parsed(wanted), _parsed(given)
+    ours = _parsed(wanted)
+    measured = _SQUARED.fullmatch(given)
+    if measured and measured[1] and getattr(ours, "is_number", False):
+        given = measured[1]
+    theirs = _parsed(given)
     if theirs is None:
         return Grade.UNPARSED
-    if ours is None or _false(theirs):
+    if ours is None or _false(theirs) or of_other_shape(wanted, given, ours, theirs):
         return Grade.WRONG
+    theirs = as_interval(ours, theirs)
     same = library().verify([ours], [theirs], timeout_seconds=None, raise_on_error=True)
     if same and not _close(ours, theirs, "%" in wanted + given):
         same = False
@@ -143,10 +168,25 @@ def plain(text: str) -> str:
     text = re.sub(r"(?<![\d.])(\d{1,3})((?: \d{3})+)(?!\d)", _joined, text)
     text = re.sub(r"(?<=\d)[eE]([-+]?\d+)(?![\w.])", r"\\times10^{\1}", text)
     text = _REPEATING.sub(_fraction, text)
+    text = _INFINITY.sub(r"\1\\infty", text) if _INFINITY.fullmatch(text) else text
+    return _unwrapped(_uncounted(text))
+
+
+def _uncounted(text: str) -> str:
+    r"""A number without the word of what is counted; what changes the number stays.
+
+    >>> _uncounted("42 apples"), _uncounted("5 tenths"), _uncounted(r"5\text{ million}")
+    ('42', '5 tenths', '5 million')
+    """
+    said = _IN_TEXT.fullmatch(text)
+    if said and any(map(_NUMERAL.fullmatch, said[2].lower().split())):
+        text = f"{said[1]} {said[2].strip()}"  # math-verify takes \text{...} for a unit
     counted = _COUNTED.fullmatch(text)
-    if counted and counted[1] and not set(_NO_UNIT.split()) & set(counted[2].lower().split()):
-        text = counted[1]  # "42 apples": what is counted is no part of the number
-    return _unwrapped(text)
+    if counted is None or not counted[1]:
+        return text
+    words = counted[2].lower().split()
+    changed = set(_NO_UNIT.split()) & set(words) or any(map(_NUMERAL.fullmatch, words))
+    return text if changed else counted[1]
 
 
 def _unwrapped(text: str) -> str:
@@ -188,6 +228,8 @@ def _fraction(match: re.Match[str]) -> str:
 def _tight(text: str) -> str:
     """Without blanks, and with one spelling of a fraction, to see that two texts are the same."""
     text = re.sub(r"(?<=\d)\s+(?=\d)", "_", text)  # 5 6 is not 56
+    if not re.search(r"[(\[{]", text):
+        text = re.sub(r"(?<=\d),\s+(?=\d{3}(?!\d))", ",_", text)  # nor 1, 200 1200
     return re.sub(r"\s+", "", text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac"))
 
 
@@ -200,7 +242,7 @@ def _as_words(text: str) -> str:
 
 def unreadable(text: str) -> bool:
     """Whether an answer is ambiguous, too deep to parse, or too large to compute."""
-    if re.search(r"\d\s+\d", text):
+    if re.search(r"\d\s+(?:\d|(?:less|fewer|more)\b)", text):  # "5 less" is 5 for math-verify
         return True
     depth = deepest = 0
     for character in text:
