@@ -37,7 +37,8 @@ class Grade(StrEnum):
     RIGHT = "right"
     WRONG = "wrong"
     UNPARSED = "unparsed"
-    """No answer could be read from the text: a fact about its format, not about its value."""
+    """No answer could be read from the text, or judged within the time and memory that a text may
+    take: a fact about its format, not about its value."""
     ERROR = "error"
     """The grader failed; the answer was not judged. Never counted as wrong."""
 

@@ -3,9 +3,15 @@
     graded = grade_all(task, problems, [r.text for r in rollouts])
     graded[0].grade, graded[0].valid        # Grade.RIGHT, False: a lucky answer
 
-A grader that raises, hangs or dies gives `Grade.ERROR` and the text of what happened: never wrong,
-never 0, not counted. Above 1% of them the run stops, since what is left is no longer a fair
-sample of the answers.
+A grader that raises or dies gives `Grade.ERROR` and the text of what happened: never wrong, never
+0, not counted. Above 1% of them the run stops, since what is left is no longer a fair sample of
+the answers.
+
+A text that runs out of the time or memory that a text may take is UNPARSED, with the reason in
+`error`: that is a fact about the text, which the same grader would meet again however often the
+run is resumed, and one such text must not stop a small one. Where many do (more than `FEW`, and
+more than `TOLERATED_KILLED` of all) the grader is taken to hang, and the run stops as well. A busy
+machine may so cost an answer that was slow to judge: those with an `error` can be counted.
 
 Two ways to run them. The organisms' graders are exact string work of our own, of microseconds,
 and run in this process: a pool would cost them a hundredfold and could only save us from our own
@@ -38,6 +44,13 @@ MEMORY = 3 * 2**30
 TOLERATED = 0.01
 """The share of texts whose grader may fail before the run stops."""
 
+TOLERATED_KILLED = 0.1
+"""The share of texts that may run out of time or memory before the run stops: ten times that of
+failures, since samples of one problem tend to run out together."""
+
+FEW = 10
+"""So many of them are never taken for a broken grader."""
+
 
 @runtime_checkable
 class Judge(Protocol):
@@ -59,7 +72,12 @@ class Graded:
     """Whether the trace is a derivation of its answer. False where nothing was judged, None where
     the task checks no traces: then nobody knows."""
     error: str = ""
-    """What happened, where the grade is ERROR."""
+    """What happened, where the grade is ERROR, or UNPARSED for want of time or memory."""
+
+    @property
+    def killed(self) -> bool:
+        """The text took more time or memory than it may."""
+        return self.grade is Grade.UNPARSED and bool(self.error)
 
     @property
     def sound(self) -> bool:
@@ -74,7 +92,7 @@ class Graded:
 
 
 class GraderFailure(RuntimeError):
-    """More graders failed than can be left out."""
+    """More graders failed, or were killed, than can be left out."""
 
 
 def grade_all(
@@ -101,7 +119,8 @@ def grade_all(
 
     Raises:
         Refusal: problems and responses don't pair up.
-        GraderFailure: more than 1% of the texts could not be judged.
+        GraderFailure: the grader raised or died on more than 1% of the texts, or more than 10% of
+            them and more than ten ran out of time or memory.
     """
     if len(problems) != len(responses):
         raise Refusal(
@@ -119,30 +138,39 @@ def grade_all(
 def judge(task: Judge, problem: Problem, response: str) -> Graded:
     """Grade and check one text in this process; what the grader raises becomes ERROR."""
     try:
-        grade = Grade(task.grade(problem, response))
-        valid = task.check(problem, response).valid if task.checks else None
+        return _judged(task, problem, response)
     except Exception as error:  # the one place where any failure becomes data
         return Graded(Grade.ERROR, False, f"{type(error).__name__}: {error}")
+
+
+def _judged(task: Judge, problem: Problem, response: str) -> Graded:
+    grade = Grade(task.grade(problem, response))
+    valid = task.check(problem, response).valid if task.checks else None
     return Graded(grade, False if grade is Grade.ERROR else valid)
 
 
 def _tolerated(graded: Iterable[Graded], pairs: Sequence[tuple[Problem, str]]) -> list[Graded]:
-    """The list of them, given up as soon as too many have failed."""
+    """The list of them, given up as soon as too many have failed or were killed."""
     allowed = math.floor(TOLERATED * len(pairs))
+    spent = max(FEW, math.floor(TOLERATED_KILLED * len(pairs)))
     kept: list[Graded] = []
     failed: list[int] = []
+    killed: list[int] = []
     for index, one in enumerate(graded):
         kept.append(one)
-        if one.grade is Grade.ERROR:
-            failed.append(index)
-        if len(failed) > allowed:
-            problem, response = pairs[failed[0]]
-            raise GraderFailure(
-                f"the grader failed on {len(failed)} of the first {index + 1} texts (of "
-                f"{len(pairs)}; {TOLERATED:.0%} may fail), so the rest is no fair sample. "
-                f"First on problem {problem.id}, {kept[failed[0]].error or 'no reason given'}, "
-                f"with the response {response[:200]!r}."
-            )
+        failed += [index] if one.grade is Grade.ERROR else []
+        killed += [index] if one.killed else []
+        if len(failed) <= allowed and len(killed) <= spent:
+            continue
+        broken = len(failed) > allowed
+        at, most = (failed, f"{TOLERATED:.0%}") if broken else (killed, f"{TOLERATED_KILLED:.0%}")
+        problem, response = pairs[at[0]]
+        raise GraderFailure(
+            f"the grader {'failed' if broken else 'ran out of time or memory'} on {len(at)} of the "
+            f"first {index + 1} texts (of {len(pairs)}; {most} may fail so), so the rest is no "
+            f"fair sample. First on problem {problem.id}, {kept[at[0]].error or 'no reason given'},"
+            f" with the response {response[:200]!r}."
+        )
     return kept
 
 
@@ -171,8 +199,14 @@ def _limit_memory() -> None:
 
 
 def _judge_served(problem: Problem, response: str) -> Graded:
+    """As `judge`, but that a text which takes more than `MEMORY` raises: no failure of a grader."""
     assert _task is not None
-    return judge(_task, problem, response)
+    try:
+        return _judged(_task, problem, response)
+    except MemoryError:
+        raise
+    except Exception as error:
+        return Graded(Grade.ERROR, False, f"{type(error).__name__}: {error}")
 
 
 def _in_pool(
@@ -192,13 +226,19 @@ def _in_pool(
             if failure is None:
                 yield future.result()
             else:
-                yield Graded(Grade.ERROR, False, _described(failure, timeout))
+                yield _without_verdict(task, failure, timeout)
     finally:
         pool.stop()  # kills what still runs: everything that was wanted has been yielded
         pool.join()
 
 
-def _described(failure: BaseException, timeout: float) -> str:
+def _without_verdict(task: Judge, failure: BaseException, timeout: float) -> Graded:
+    """UNPARSED where the text ran out of time or memory, ERROR where its worker died."""
+    unchecked = False if task.checks else None
     if isinstance(failure, TimeoutError):
-        return f"TimeoutError: not done after {timeout:g} s, killed"
-    return f"{type(failure).__name__}: {failure}"
+        return Graded(
+            Grade.UNPARSED, unchecked, f"TimeoutError: not done after {timeout:g} s, killed"
+        )
+    if isinstance(failure, MemoryError):
+        return Graded(Grade.UNPARSED, unchecked, f"MemoryError: more than {MEMORY >> 20} MB")
+    return Graded(Grade.ERROR, False, f"{type(failure).__name__}: {failure}")

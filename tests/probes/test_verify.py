@@ -7,7 +7,7 @@ import pytest
 
 from probes.records import Grade, Problem, Refusal
 from probes.tasks.maths import load
-from probes.verify import Graded, GraderFailure, grade_all
+from probes.verify import Graded, GraderFailure, _tolerated, grade_all, judge
 
 GRADER = '''
 import os, time
@@ -91,7 +91,11 @@ def test_in_a_pool_whatever_kills_a_grader_costs_its_own_text_only(task):
     for index, fate in fates.items():
         responses[index] = fate
     found = grades(task, responses, workers=2, timeout=1.0)
-    assert [i for i, g in enumerate(found) if g.grade is Grade.ERROR] == list(fates)
+    killed = [50, 70, 500]  # for their own time and memory: a fact about the text
+    assert [i for i, g in enumerate(found) if g.killed] == killed
+    assert all(found[i].grade is Grade.UNPARSED and found[i].valid is False for i in killed)
+    failed = [i for i in fates if i not in killed]
+    assert [i for i, g in enumerate(found) if g.grade is Grade.ERROR] == failed
     assert [i for i, g in enumerate(found) if g.grade is Grade.RIGHT] == [5]
     assert "killed" in found[50].error
     assert "killed" in found[70].error, "the timeout asked for is not the one that holds"
@@ -114,9 +118,41 @@ def test_more_than_one_failure_in_a_hundred_stops_the_run(task):
         grades(task, ["raise", *good[1:], "raise", "raise"], workers=0)
 
 
+@pytest.mark.parametrize("fate", ["hang", "memory"])
+def test_a_text_that_takes_too_much_does_not_stop_a_small_run(task, fate):
+    """Or a run that is resumed, and meets the text again, would never come to its end."""
+    found = grades(task, ["because 5", fate, "because 6"], workers=2, timeout=1.0)
+    assert [g.grade for g in found] == [Grade.RIGHT, Grade.UNPARSED, Grade.WRONG]
+    assert found[1].killed
+    assert found[1].error
+    with pytest.raises(GraderFailure, match="failed on 1 of the first 2"):
+        grades(task, ["because 5", "raise", "because 6"], workers=2, timeout=1.0)
+
+
 def test_a_grader_that_always_hangs_does_not_hang_the_run(task):
-    with pytest.raises(GraderFailure, match="killed"):
+    with pytest.raises(GraderFailure, match="out of time or memory on 11 of the first 11.*killed"):
         grades(task, ["hang"] * 90, workers=2, timeout=0.2)
+
+
+def test_a_tenth_of_the_texts_may_run_out_of_time():
+    """More is a grader that hangs, and of a few texts nothing is concluded."""
+    good, bad = Graded(Grade.RIGHT, True), Graded(Grade.UNPARSED, False, "TimeoutError")
+    for killed, of, stops in ((10, 12, False), (11, 12, True), (20, 200, False), (21, 200, True)):
+        found = [*[bad] * killed, *[good] * (of - killed)]
+        pairs = [(problem(), "x")] * of
+        if stops:
+            with pytest.raises(GraderFailure, match="10% may"):
+                _tolerated(found, pairs)
+        else:
+            assert _tolerated(found, pairs) == found
+
+
+def test_memory_that_is_short_in_this_process_is_no_fact_about_a_text(task):
+    def short(*_):
+        raise MemoryError
+
+    task.grade = short
+    assert judge(task, problem(), "5") == Graded(Grade.ERROR, False, "MemoryError: ")
 
 
 def test_a_checker_that_fails_is_an_error_too(task):
