@@ -25,7 +25,6 @@ from probes.boundary import Counts, Which, relabelled, retest, to_retest
 from probes.boundary.rows import (
     ITSELF,
     SHUFFLED,
-    WHICH,
     of_accuracy,
     of_cover,
     of_curves,
@@ -35,6 +34,7 @@ from probes.boundary.rows import (
     of_pair,
     of_retest,
     seen,
+    ways,
 )
 from probes.records import Measurement, Problem, Refusal, content_hash
 from steering.evaluate import groups
@@ -120,7 +120,10 @@ def reach(asked: Reach, advance: Advance | None = None) -> list[Measurement]:
     problems = asked.context.test
     base, tuned = (first(asked, which, advance) for which in MODELS)
     again = sampled(asked, "base", "base-again", problems, AGAIN, advance).counts()
-    tested = {which: to_retest(base, tuned, which=which, others=asked.others) for which in WHICH}
+    tested = {
+        which: to_retest(base, tuned, which=which, others=asked.others)
+        for which in ways([*base, *tuned])
+    }
     wanted = set().union(*tested.values())
     once_more = [p for p in problems if p.id in wanted]
     # Which these are depends on `others`: another choice of them is another set of shards.
@@ -147,7 +150,7 @@ class Drawn:
     tuned: list[Counts]
     base_again: list[Counts]
     tuned_again: list[Counts]
-    tested: dict[str, list[str]]
+    tested: dict[Which, list[str]]
     """Ids of the problems that were tested again, by what counts as solved."""
 
     def of(self, problems: Sequence[Problem]) -> "Drawn":
@@ -212,11 +215,12 @@ def _rows(
     k, base, tuned = asked.at, drawn.base, drawn.tuned
     guesses = np.array([asked.context.task.guess_rate(p) for p in problems])
     limit = seen(base, guesses)
+    strict = ways([*base, *tuned])[-1]  # valid answers, where traces are checked
     found = of_curves(base, tuned, k=k, **how)
     for model, counted in (("base", base), ("tuned", tuned)):
         found += of_cover(counted, model, **how)
         found += of_accuracy(counted, model, **how)
-        found += of_fit(counted, model, limit=limit, resamples=FITS, **how)
+        found += of_fit(counted, model, which=strict, limit=limit, resamples=FITS, **how)
     found += of_pair(base, tuned, k=k, **how)
     for name, pair in (
         (ITSELF, (base, drawn.base_again)),
@@ -228,8 +232,8 @@ def _rows(
             for one in of_curves(*pair, k=k, about={**about, "setting": name}, seed=asked.seed)
             if one.model == "tuned - base"
         ]
-    found += of_later(base, drawn.base_again, "base", about=about)
-    for which in WHICH:
+    found += of_later(base, drawn.base_again, "base", which=strict, about=about)
+    for which in drawn.tested:
         found += _retested(asked, drawn, which, about)
     return found + of_guessing(guesses, asked.samples, k=k, about=about)
 

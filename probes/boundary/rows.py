@@ -127,9 +127,11 @@ def seen(measured: Sequence[Counts], guess_rates: Float[np.ndarray, " problems"]
     """The rate below which a problem does not count as solved: the detection limit, or guessing.
 
     The larger of the two: with a thousand answers luck writes a valid trace to nearly everything
-    once (a base did so on all of 198 problems, of a skill absent from it too).
+    once (a base did so on all of 198 problems, of a skill absent from it too). Where nobody knows
+    the chance of guessing (nan) it is the first.
     """
-    return max(detection_limit(min(one.n for one in measured)), float(guess_rates.mean()))
+    limit = detection_limit(min(one.n for one in measured))
+    return limit if np.isnan(guess_rates).any() else max(limit, float(guess_rates.mean()))
 
 
 def of_fit(
@@ -242,7 +244,12 @@ def of_guessing(
     taus: Sequence[float] = TAUS,
     about: About | None = None,
 ) -> list[Measurement]:
-    """What right answers without any thought reach; no trace of theirs is valid but by luck too."""
+    """What right answers without any thought reach; no trace of theirs is valid but by luck too.
+
+    Nothing, where the chance of guessing some problem is unknown (nan).
+    """
+    if np.isnan(guess_rates).any():
+        return []
     said, problems = dict(about or {}), len(guess_rates)
     by_guess = {"model": "guessing", **said}
     found = [

@@ -36,7 +36,7 @@ from probes.divergence.rows import (
     typical,
     ways,
 )
-from probes.divergence.solutions import Solved, solutions
+from probes.divergence.solutions import Solved, enumerable, solutions
 from probes.divergence.sums import (
     RANKS,
     first_parting,
@@ -55,6 +55,7 @@ __all__ = [
     "perplexity_rows",
     "kl_rows",
     "bits_rows",
+    "enumerable",
     "EXECUTION",
     "RANKS",
     "Bits",

@@ -67,7 +67,7 @@ def divergences(
     if unknown := {r.problem for r in rollouts} - set(by_id):
         raise Refusal(f"{len(unknown)} rollout problem(s) are not given, such as {min(unknown)}.")
     kinds = list(task.decision_kinds)
-    options = torch.tensor(np.array([_options(one, task, kind) for kind in kinds]))
+    options = torch.tensor(np.array([_options(one, task, k) for k in kinds])) if kinds else None
     read = [_read(one, task, by_id[r.problem], r) for r in rollouts]
     texts = [(*encode(one, by_id[r.problem].prompt), *r.tokens) for r in rollouts]
     batch = max(1, min(batch, LOGITS // (one.vocab * max(map(len, texts), default=1))))
@@ -87,7 +87,8 @@ def divergences(
         decided = torch.tensor(
             [kinds.index(p) if p in kinds else -1 for i in first.rows for p in read[i][1]]
         )
-        compared = compare(logits[0], logits[1], tokens, options, decided)
+        where = (options, decided) if kinds else ()
+        compared = compare(logits[0], logits[1], tokens, *where)
         stop = 0
         for i, length in zip(first.rows, lengths, strict=True):
             start, stop = stop, stop + length
@@ -117,6 +118,8 @@ def _read(
     model: Model, task: Task, problem: Problem, rollout: Rollout
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     words = model.tokenizer.convert_ids_to_tokens(list(rollout.tokens))
+    if not task.decision_kinds:  # free text: no grammar says what a token does
+        return tuple(words), ("other",) * len(words)
     if " ".join(words).split() != words:
         raise Refusal(
             f"the tokens of a rollout to {problem.id} are not its words one by one: places are "

@@ -51,6 +51,15 @@ class _Prefix:
     """(2,), of the scored words."""
 
 
+def enumerable(task: Task) -> bool:
+    """Whether a grammar says what may come next in a solution of this task."""
+    return _grammar(task) is not None
+
+
+def _grammar(task: Task) -> NextWords | None:
+    return NEXT_WORDS.get(task.settings.get("family", ""))
+
+
 def solutions(
     one: Model,
     other: Model,
@@ -77,7 +86,7 @@ def solutions(
             range.
     """
     check_pair(one, other)
-    grammar = NEXT_WORDS.get(task.settings.get("family", ""))
+    grammar = _grammar(task)
     if grammar is None:
         raise Refusal(f"solutions of {task.name} can't be enumerated; {', '.join(NEXT_WORDS)} can.")
     if not 0 < floor < 1:

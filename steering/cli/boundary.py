@@ -76,7 +76,10 @@ class Boundary:
 
 
 def shown(rows: list, title: str, k: int) -> Any:
-    """Two tables of valid answers: all problems with every null, and a line a skill and half."""
+    """Two tables of valid answers: all problems with every null, and a line a skill and half.
+
+    Where nobody checks the traces both are of right ones.
+    """
     from rich.console import Group
     from rich.table import Table
 
@@ -86,7 +89,7 @@ def shown(rows: list, title: str, k: int) -> Any:
     whole = [r for r in rows if (r.skill, r.part) == groups[0]]
     table = Table(title=title)
     nulls = ("against itself", "shuffled", "guessing (right)")
-    for name in ("measure, valid answers", "value [95%]", *nulls):
+    for name in (f"measure, {counted(rows)} answers", "value [95%]", *nulls):
         table.add_column(name)
     for label, measure, where in lines(whole, k):
         table.add_row(label, *beside(whole, measure, where))
@@ -97,7 +100,7 @@ def lines(rows: list, k: int) -> list[tuple[str, str, dict]]:
     """Label, measure and columns of each line of the first table."""
     from probes.boundary.solvable import EXCLUSIVE, KEPT_BY_LUCK
 
-    most = max(r.x for r in rows if r.measure == "valid@k")
+    most = max(r.x for r in rows if r.measure == "pass@k")
     pair = {"model": "tuned - base"}
     found: list[tuple[str, str, dict]] = [
         (f"pass@{x:g}, tuned - base", "valid@k", {**pair, "x": float(x)})
@@ -121,7 +124,21 @@ def lines(rows: list, k: int) -> list[tuple[str, str, dict]]:
         found.append(("  at exactly 0: not identified", "never valid", {"model": model}))
         found.append(("  log-likelihood that it adds", "zero gain valid", {"model": model}))
     found.append(("base's unsolved, solved later", "solved later valid", {"setting": ""}))
-    return [*found, ("  as one fit to all says", "solved later valid", {"setting": "fit"})]
+    found.append(("  as one fit to all says", "solved later valid", {"setting": "fit"}))
+    which = counted(rows)
+    return [(label, of_kind(measure, which), where) for label, measure, where in found]
+
+
+def counted(rows: list) -> str:
+    """Name of what counts: valid answers, or right ones where nobody checks the traces."""
+    return "valid" if any(r.measure == "solvable valid" and r.model for r in rows) else "right"
+
+
+def of_kind(measure: str, which: str) -> str:
+    """The measure of valid answers, or the same of right ones."""
+    if which == "valid":
+        return measure
+    return measure.replace("valid@k", "pass@k").replace(" valid", " right")
 
 
 BY_SKILL: dict[str, tuple[str, dict]] = {
@@ -142,15 +159,16 @@ def by_skill(rows: list, groups: list, k: int) -> Any:
     """A line a skill and half of its entries."""
     from rich.table import Table
 
-    limit = next(r.x for r in rows if r.measure == "below limit valid")
-    table = Table(title=f"by skill, valid answers (gap at k = {k}; limit {limit:.3f})")
+    which = counted(rows)
+    limit = next(r.x for r in rows if r.measure == f"below limit {which}")
+    table = Table(title=f"by skill, {which} answers (gap at k = {k}; limit {limit:.3f})")
     for name in ("", f"pass@{k}, tuned - base", *BY_SKILL):
         table.add_column(name)
     change = {"model": "tuned - base", "x": float(k), "setting": ""}
     for skill, part in groups:
         of_it = [r for r in rows if (r.skill, r.part) == (skill, part)]
-        cells = [_first(of_it, "valid@k", change)]
-        cells += [_first(of_it, *asked) for asked in BY_SKILL.values()]
+        cells = [_first(of_it, of_kind("valid@k", which), change)]
+        cells += [_first(of_it, of_kind(m, which), where) for m, where in BY_SKILL.values()]
         table.add_row(" ".join(filter(None, (skill, part))), *cells)
     return table
 

@@ -43,7 +43,8 @@ class Divergence:
     texts: int = 2
     """Of these answers, how many are read token by token by both models."""
     solved: int = 5
-    """Problems of each skill and half whose solutions are enumerated; 0 for none."""
+    """Problems of each skill and half whose solutions are enumerated; 0 for none. Of free text
+    none can be."""
     floor: float = 1e-5
     """A solution that both models find rarer than this is not listed."""
     seed: int = 0
@@ -159,11 +160,11 @@ def answered(context: "Context", which: str) -> "Judged":
 
 def solved(asked: Divergence, context: "Context", names: tuple[str, str]) -> list[Measurement]:
     """Selection and reshaping over the solutions of a few problems of each cell."""
-    from probes.divergence import bits, bits_rows, solutions
+    from probes.divergence import bits, bits_rows, enumerable, solutions
     from steering.cli.progress import bar
     from steering.verdict.stages.rollouts import BATCH
 
-    if not asked.solved:
+    if not asked.solved or not enumerable(context.task):
         return []
     some = context.problems("test", min(asked.solved, asked.problems))
     with bar(f"solutions, {' and '.join(names)}", len(some)) as advance:

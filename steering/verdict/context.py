@@ -34,6 +34,18 @@ class Context:
             )
         return task
 
+    def check_task(self) -> None:
+        """Refuse, before any work, a task on which the rules of the verdict say nothing.
+
+        Raises:
+            Refusal: it checks no traces.
+        """
+        if not self.task.checks:
+            raise Refusal(
+                f"the verdict's rules read valid traces, and {self.task.name} checks none: use "
+                f"whenhow boundary, divergence and drift, which say what right answers can."
+            )
+
     @cached_property
     def pair(self) -> tuple[Model, Model]:
         """Base and tuned, checked to be comparable."""

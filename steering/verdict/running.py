@@ -212,9 +212,10 @@ def run_stage(context: Any, stage: Stage, tick: Tick) -> bool:
 def run_all(settings: VerdictSettings, bars: Bars) -> None:
     """Run every chosen stage, in this process or in workers."""
     stages = chosen(settings)
-    if settings.workers == 0:
-        from steering.verdict.context import Context
+    from steering.verdict.context import Context
 
+    Context(settings).check_task()
+    if settings.workers == 0:
         context = Context(settings)
         for stage in stages:
             bars.started(stage)

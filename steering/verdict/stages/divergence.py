@@ -18,7 +18,7 @@ from probes.divergence import (
     text_rows,
     typical,
 )
-from probes.records import Measurement, unique
+from probes.records import Grade, Measurement, unique
 from steering.evaluate import Judged
 from steering.verdict.context import MODELS, Context
 from steering.verdict.stages.rollouts import BATCH
@@ -85,8 +85,9 @@ def perplexities(context: Context, judged: Mapping[str, Judged], names: Names) -
     scored, seed = {}, context.settings.seed
     for writer, of_it in judged.items():
         pairs = zip(of_it.rollouts, of_it.graded, strict=True)
-        valid = [r for r, g in pairs if g.valid]
-        scored[writer] = score(*context.pair, of_it.problems, valid, batch=BATCH)
+        strict = of_it.ways[-1]  # valid answers; where no traces are checked, right ones
+        kept = [r for r, g in pairs if (g.valid if strict == "valid" else g.grade is Grade.RIGHT)]
+        scored[writer] = score(*context.pair, of_it.problems, kept, batch=BATCH)
     rows = perplexity_rows(scored, names, seed=seed)
     for writer, of_it in scored.items() if names == MODELS else ():
         even, odd = halves(of_it)
