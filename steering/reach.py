@@ -120,7 +120,7 @@ def reach(asked: Reach, advance: Advance | None = None) -> list[Measurement]:
     problems = asked.context.test
     base, tuned = (first(asked, which, advance) for which in MODELS)
     again = sampled(asked, "base", "base-again", problems, AGAIN, advance).counts()
-    tested = {
+    tested: dict[Which, list[str]] = {
         which: to_retest(base, tuned, which=which, others=asked.others)
         for which in ways([*base, *tuned])
     }
