@@ -12,6 +12,7 @@ open whether that will be one of a label, and the residual is read at the last t
 """
 
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,11 @@ def own_directions(
             f"{task.name} is free text, in which no grammar names decisions: give a lexicon, whose "
             f"labels sentences have or have not."
         )
+    if lexicon and task.decision_kinds:
+        raise Refusal(
+            f"{task.name} names its decisions by its grammar; a lexicon is for free text. Leave it "
+            f"out."
+        )
     asked = problems_of(task, cells_of(task), split, problems)
     judged = evaluate(
         model,
@@ -124,9 +130,13 @@ def own_directions(
                 seed=seed,
             )
     if not found:
+        taken_so = Counter(mark.label for listed in marks for mark in listed)
+        counted = (
+            ", ".join(f"{label} {n}" for label, n in sorted(taken_so.items())) or "none at all"
+        )
         raise Refusal(
             f"no decision of {task.name} was taken {LEAST} times either way in {len(texts)} "
-            f"answers of {model.name}: more problems or samples may do."
+            f"answers of {model.name} ({counted}): more problems or samples may do."
         )
     return found
 

@@ -49,6 +49,11 @@ class Shards:
     """In order of problems, then of samples."""
     problems: tuple[Problem, ...]
 
+    def texts(self) -> Iterator[tuple[str, str]]:
+        """Problem and text of every answer."""
+        for path in self.paths:
+            yield from _columns(path, ("problem", "text"))
+
     def counts(self) -> list[Counts]:
         """What the answers to each problem came to, in the order of the problems.
 

@@ -7,6 +7,7 @@ Only safetensors are read: a pickled checkpoint runs code when it is opened. A c
 lacks a weight is refused, where transformers would fill it with random numbers and warn.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,7 +27,7 @@ from probes.models.folders import (
     tokenizer_of,
     weight_files,
 )
-from probes.models.sites import blocks, check_sites
+from probes.models.sites import architecture, blocks, check_sites
 from probes.records import Refusal
 
 
@@ -199,6 +200,11 @@ def _net(
             f"{source} lacks {len(missing)} weights ({', '.join(missing[:4])}, ...): the "
             f"checkpoint is incomplete, or its config.json belongs to another model."
         )
+    if more := [k for k in report["unexpected_keys"] if _beyond(k, net)]:
+        raise Refusal(
+            f"{source} has weights of blocks that its config.json doesn't name ({more[0]}, ...): "
+            f"without them it is another model."
+        )
     computing = {str(d) for d in getattr(net, "hf_device_map", {}).values()} - {"cpu", "disk"}
     if len(computing) > 1:
         raise Refusal(
@@ -218,6 +224,13 @@ def _net(
                 f"that diverged, or {dtype} is too narrow for it."
             )
     return net
+
+
+def _beyond(key: str, net: nn.Module) -> bool:
+    """Whether a weight is of a block behind the last one."""
+    path = architecture(net).blocks.split(".")[-1]
+    found = re.search(rf"(?:^|\.){path}\.(\d+)\.", key)
+    return found is not None and 0 < len(blocks(net)) <= int(found[1])
 
 
 def encode(model: Model, prompt: str) -> tuple[int, ...]:

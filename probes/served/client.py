@@ -146,7 +146,7 @@ class Server:
         told = progress or (lambda _: None)
         written = _finished(self._all(asked, temperature, top_p, told))
         if temperature > 0:
-            check_varied(written)
+            check_varied((r.problem, r.text) for r in written)
         return written
 
     async def _all(

@@ -1,9 +1,9 @@
 """Answers that are drawn each by a seed of its own, and the look at whether they were."""
 
 import hashlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable
 
-from probes.records import Rollout
 from probes.served.failures import ServerRefused
 
 ALIKE = 10
@@ -11,16 +11,20 @@ ALIKE = 10
 seed; a model may be as sure as that of one or two."""
 
 
-def check_varied(answers: Sequence[Rollout]) -> None:
+def check_varied(answers: Iterable[tuple[str, str]]) -> None:
     """Refuse sampled answers of which those to each of `ALIKE` problems or more never differ.
+
+    A whole run's, as (problem, text): a shard may hold too few problems to tell.
 
     Such a server decodes greedily or repeats one seed: its pass@k would be flat, and wrong.
     """
-    texts: dict[str, list[str]] = {}
-    for one in answers:
-        texts.setdefault(one.problem, []).append(one.text)
-    repeated = [of_one for of_one in texts.values() if len(of_one) > 1]
-    if len(repeated) >= ALIKE and all(len(set(of_one)) == 1 for of_one in repeated):
+    count: Counter[str] = Counter()
+    texts: dict[str, set[str]] = {}
+    for problem, text in answers:
+        count[problem] += 1
+        texts.setdefault(problem, set()).add(text)
+    repeated = [of_one for problem, of_one in texts.items() if count[problem] > 1]
+    if len(repeated) >= ALIKE and all(len(of_one) == 1 for of_one in repeated):
         raise ServerRefused(
             f"at a temperature above 0 the answers to each of {len(repeated)} problems are all "
             f"alike: the server ignores the temperature, or draws by one seed. If the model is as "

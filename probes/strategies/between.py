@@ -67,7 +67,7 @@ def between(rows: Sequence[Labelled], one: str, other: str, *, seed: int = 0) ->
 
     Raises:
         Refusal: a labeller that isn't in the rows, one name twice, a segment that one labelled
-            twice, or no segment that both were given.
+            twice, no segment that both were given, or labels of other answers.
     """
     names = unique(r.labeller for r in rows)
     if missing := [name for name in (one, other) if name not in names]:
@@ -80,6 +80,12 @@ def between(rows: Sequence[Labelled], one: str, other: str, *, seed: int = 0) ->
         raise Refusal(
             f"{one!r} and {other!r} have no segment in common: they labelled other answers, or "
             f"cut them otherwise."
+        )
+    if strange := [p for p in given if mine[p].text != theirs[p].text]:
+        raise Refusal(
+            f"{one!r} and {other!r} labelled other answers: at sample {strange[0][1]} of problem "
+            f"{strange[0][0]} one read {mine[strange[0]].text[:40]!r}, the other "
+            f"{theirs[strange[0]].text[:40]!r}. Label the same rollouts."
         )
     # Where either was taught labels, on the problems of its lessons it only recites.
     held = [place for place in given if not (mine[place].fitted or theirs[place].fitted)]

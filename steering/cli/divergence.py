@@ -175,7 +175,8 @@ def solved(asked: Divergence, context: "Context", names: tuple[str, str]) -> lis
 
 def shown(rows: list[Measurement]) -> list[Any]:
     """The tables of the verb: each number beside its null."""
-    return [_of_places(rows), _of_answers(rows), _of_bits(rows)]
+    tables = [_of_places(rows), _of_answers(rows), _of_bits(rows)]
+    return [table for table in tables if table.row_count]
 
 
 def _of_places(rows: list[Measurement]) -> Any:
@@ -204,7 +205,7 @@ def _of_answers(rows: list[Measurement]) -> Any:
     from rich.table import Table
 
     table = Table("read by", "of whose valid answers", "perplexity ratio", "likelier (null .5)")
-    table.title = "valid answers, by problem and length"
+    table.title = "answers that count (valid; right in free text), by problem and length"
     for r in rows:
         if r.measure == "perplexity ratio":
             likelier = _said(rows, measure="likelier", model=r.model, setting=r.setting)

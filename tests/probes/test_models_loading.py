@@ -327,3 +327,11 @@ def test_a_model_is_where_it_computes_and_of_its_residual_streams_dtype(tokenize
     net.norm = torch.nn.Parameter(torch.zeros(2, dtype=torch.bfloat16))
     found = Model(net, tokenizer, "quantised")
     assert (found.dtype, found.device) == (torch.bfloat16, torch.device("cpu"))
+
+
+def test_weights_of_blocks_that_the_config_does_not_name_are_refused(folder):
+    config = json.loads((folder / "config.json").read_text())
+    fewer = {"num_hidden_layers": config["num_hidden_layers"] - 1, "layer_types": None}
+    (folder / "config.json").write_text(json.dumps(config | fewer))
+    with pytest.raises(Refusal, match="weights of blocks that its config.json doesn't name"):
+        load(folder)

@@ -23,7 +23,7 @@ from probes.served import (
 )
 from probes.served.answers import log_probabilities, token_ids
 from probes.served.dialects import DIALECTS
-from probes.served.draws import request_seed
+from probes.served.draws import ALIKE, check_varied, request_seed
 
 PASSING = ("reset", "half body", "half json", "half answer", "no choice", 408, 429, 500, 502, 503)
 """Faults that another try mends."""
@@ -398,3 +398,11 @@ def test_the_first_refusal_ends_all_requests(loopback):
             server(faulty, concurrency=2).write(Brief(), asked(50), range(4))
         assert len(faulty.asked) < 20
     assert not [t for t in threading.enumerate() if "asyncio" in t.name and t.is_alive()]
+
+
+def test_answers_alike_are_told_by_the_whole_run_and_not_by_a_shard():
+    alike = [(f"p{i}", "same") for i in range(ALIKE) for _ in range(60)]
+    with pytest.raises(ServerRefused, match="are all alike"):
+        check_varied(alike)
+    check_varied(alike[:-60])  # one problem fewer
+    check_varied([*alike[:-1], (f"p{ALIKE - 1}", "another")])

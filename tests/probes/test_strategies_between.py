@@ -1,5 +1,7 @@
 """Agreement between labellers: kappa by others' formula, intervals over problems, reasons."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
@@ -199,3 +201,10 @@ def test_what_cannot_be_compared_is_refused():
     others = [Labelled("q", 0, "", 0, 1, "x", "D", "a", "", "", False)]
     with pytest.raises(Refusal, match="no segment in common"):
         between(rows + others, "A", "D")
+
+
+def test_labels_of_other_answers_are_refused():
+    one, other = rows_of("A", ["x", "y"] * 20), rows_of("B", ["x", "y"] * 20)
+    other[7] = replace(other[7], text="another text")
+    with pytest.raises(Refusal, match="'A' and 'B' labelled other answers"):
+        between(one + other, "A", "B")

@@ -553,3 +553,21 @@ def test_without_math_verify_it_says_what_to_install(task, monkeypatch):
     monkeypatch.setattr("probes.tasks.maths.judging.find_spec", lambda _: None)
     with pytest.raises(Refusal, match="pip install -c constraints.txt math-verify"):
         maths(task.settings["source"])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["$18$ dollars", "$18$ people", r"\$18$ dollars", r"\(18\) dollars", "$18$ chocolates"],
+)
+def test_a_typeset_number_with_a_word_behind_it_is_the_number(answer):
+    assert judge("18", answer) is Grade.RIGHT
+    assert judge("19", answer) is not Grade.RIGHT
+
+
+def test_one_question_with_two_answers_is_refused(tmp_path):
+    path = jsonl(tmp_path / "twice.jsonl", [*ROWS, *ROWS])
+    assert len(maths(str(path)).problems("test", 3)) == 3  # the same again is one
+    wrong = [{**row, "answer": "99999"} for row in ROWS]
+    path = jsonl(tmp_path / "torn.jsonl", [*ROWS, *wrong])
+    with pytest.raises(Refusal, match="is there twice, with the answers"):
+        maths(str(path)).problems("test", 3)

@@ -106,3 +106,13 @@ def first(words):
 def test_the_shipped_lexicons_say_where_they_are_from():
     for path in (SHIPPED.parent / "lexicons").glob("*.toml"):
         assert load_lexicon(path).source
+
+
+def test_a_lexicon_is_for_free_text_and_what_it_found_is_said(reader, monkeypatch):
+    with pytest.raises(Refusal, match="a lexicon is for free text"):
+        own_directions(load(reader), load_task("chain"), lexicon=load_lexicon("checking"))
+    monkeypatch.setattr(module, "evaluate", lambda m, t, p, **_: answers(m, p[:2], True))
+    with pytest.raises(Refusal, match=r"verification:no \d+, verification:yes \d+"):
+        own_directions(
+            load(reader), load_task("gym-chain-sum"), lexicon=load_lexicon("checking"), problems=4
+        )

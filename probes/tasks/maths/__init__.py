@@ -154,8 +154,15 @@ def _read(name: str, settings: str, template: Template, split: str) -> tuple[Pro
             taken |= {key for key, _ in _questions(name, said, splits[other]["of"])}
     found: dict[str, Problem] = {}
     for key, row in _questions(name, said, mine["of"]):
-        if key not in taken and key not in found and _split_of(key, splits, mine["of"]) == split:
-            found[key] = _problem(name, said["columns"], template, row)
+        if key in taken or _split_of(key, splits, mine["of"]) != split:
+            continue
+        problem = _problem(name, said["columns"], template, row)
+        if key in found and found[key].answer != problem.answer:
+            raise Refusal(
+                f"{name}: the question {row['question'][:60]!r} is there twice, with the answers "
+                f"{found[key].answer!r} and {problem.answer!r}: which is right?"
+            )
+        found.setdefault(key, problem)
     if not found:
         raise Refusal(f"{name}: the {split} split is empty: no question of {mine['of']} is in it.")
     return tuple(found[key] for key in sorted(found))

@@ -68,6 +68,7 @@ _SIGNS = {
 }
 _WORDS = re.compile(r"[A-Za-z]{2,}(?:[\s'-]+[A-Za-z]+)*")
 _NUMBER = r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?"
+_TYPESET = re.compile(rf"(?:\\?\$\$?|\\\()({_NUMBER})(?:\$|\\\))(?=\s+[A-Za-z])")
 _COUNTED = re.compile(rf"\\?\$?\s*({_NUMBER})\s+([A-Za-z]{{3,}}(?:\s+[A-Za-z]+){{0,2}})")
 _REPEATING = re.compile(r"(?<![\d.])(\d+)\.(\d*)\\overline\{(\d+)\}(?![\d.])")
 _NUMERAL = re.compile(
@@ -161,6 +162,8 @@ def plain(text: str) -> str:
         inner = text[len(start) : len(text) - len(end)]
         if text.startswith(start) and text.endswith(end) and start not in inner and inner:
             text = inner.strip().removesuffix(".")
+    if match := _TYPESET.match(text):  # $18$ dollars is 18 dollars
+        text = match[1] + text[match.end() :]
     if text.count("$") == 1:
         text = text.removeprefix("$").strip()
     text = re.sub(r"\\left|\\right|\\displaystyle|\\!", "", text)

@@ -120,9 +120,11 @@ def identified(
 
 def recorded(context: Context, which: str) -> Path | None:
     """A record that fits, if there is one."""
-    folder = Path(context.settings.tuned) / "rollouts"
+    there = sorted((Path(context.settings.tuned) / "rollouts").glob("*.parquet"))
+    if not there:
+        return None  # what it would be known by asks for as many problems as the verdict does
     wanted = content_hash(identity(context, which))
-    for path in sorted(folder.glob("*.parquet")):
+    for path in there:
         try:
             about = read_arrow(path, Line.__name__)[1]
         except Refusal:
