@@ -54,7 +54,7 @@ def text_rows(
     """
     setting = f"{texts}'s texts"
     rows = kl_rows(parted, names, setting, seed=seed)
-    for place in ("", "decision", "execution", *seen(parted)):
+    for place in _places(parted):
         if place != "word":
             same = rank_share(parted, "0", of=1, top=True, place=place, seed=seed)
             about: dict[str, Any] = {"model": ways(names)[0], "setting": setting, "kind": place}
@@ -99,7 +99,8 @@ def kl_rows(
         seed: of the resamples.
     """
     rows = []
-    wanted = ["", "decision", "execution", *seen(parted)] if places is None else places
+    there = _places(parted)
+    wanted = there if places is None or there == [""] else places
     for way, model in enumerate(dict.fromkeys(ways(names))):
         for place in wanted:
             about: dict[str, Any] = {"model": model, "setting": setting, "kind": place}
@@ -109,6 +110,12 @@ def kl_rows(
                 share = kl_share(parted, place, way=way, seed=seed)
                 rows.append(row("kl share", share, **about))
     return rows
+
+
+def _places(parted: Sequence[Parted]) -> list[str]:
+    """All text, what decides and what doesn't, and each place; of free text the first only."""
+    known = seen(parted)
+    return [""] if set(known) <= {"other"} else ["", "decision", "execution", *known]
 
 
 def seen(parted: Sequence[Parted]) -> list[str]:

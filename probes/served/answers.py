@@ -6,7 +6,7 @@ from typing import Any
 
 from probes.records import Rollout
 from probes.served.dialects import Asked
-from probes.served.failures import AnotherModel, Passing
+from probes.served.failures import AnotherModel, Passing, ServerRefused
 from probes.served.tokens import Tokens
 
 
@@ -57,11 +57,26 @@ def read(
         counted = len(ids) or len(logprobs)
     # llama.cpp leaves out tokens that end within a character: then there is not one for each.
     ids = ids if len(ids) == counted else ()
-    if not ids and tokens is not None:
+    if tokens is not None and not tokens.spell(ids, text):
         ids = tokens.anew(text, str(stop))
         counted = counted if len(ids) == counted else -1
     kept = logprobs if comparable and len(logprobs) == counted else ()
     return Rollout(asked.problem, asked.sample, ids, kept, text, str(stop))
+
+
+def check_length(content: Mapping[str, Any], asked: Asked) -> None:
+    """Refuse an answer that is longer than was asked for.
+
+    Raises:
+        ServerRefused: by what the server counted itself.
+    """
+    usage = content.get("usage")
+    counted = usage.get("completion_tokens") if isinstance(usage, Mapping) else None
+    if type(counted) is int and counted > asked.most + 1:  # some count the token that ends it
+        raise ServerRefused(
+            f"an answer of {counted} tokens, where {asked.most} at most were asked: the server "
+            f"ignores max_tokens, and answers of unequal length can't be compared."
+        )
 
 
 def named(told: Any, asked: str) -> bool:

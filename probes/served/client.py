@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from urllib.parse import urlsplit
 
 from probes.records import Problem, Refusal, Rollout
-from probes.served.answers import read
+from probes.served.answers import check_length, read
 from probes.served.dialects import CUT, Asked, body
 from probes.served.draws import check_varied, request_seed
 from probes.served.failures import NoLogprobs
@@ -173,7 +173,9 @@ class Server:
 
                     async def ask(one: Asked = one, posted: dict = posted) -> Rollout:
                         content = await fetched(client, "POST", "completions", posted)
-                        return read(content, one, self.model, **how)
+                        answer = read(content, one, self.model, **how)
+                        check_length(content, one)
+                        return answer
 
                     answers[place] = await self._tried(ask)
                     self._check_logprobs(answers[place])

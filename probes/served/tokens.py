@@ -22,6 +22,13 @@ class Tokens:
     digest: str = ""
     """Of the model that it belongs to, where its weights are here."""
 
+    def spell(self, ids: Sequence[int], text: str) -> bool:
+        """Whether there are ids, and these are the text's; a server may send anything."""
+        try:
+            return bool(ids) and self.text_of(ids).strip() == text.strip()
+        except (IndexError, OverflowError, TypeError, ValueError):
+            return False
+
     def anew(self, text: str, stop: str) -> tuple[int, ...]:
         """The canonical ids of a finished text, the stop token included where one was reached.
 

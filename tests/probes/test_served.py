@@ -21,9 +21,10 @@ from probes.served import (
     WrongKey,
     tokens_of,
 )
-from probes.served.answers import log_probabilities, token_ids
-from probes.served.dialects import DIALECTS
+from probes.served.answers import check_length, log_probabilities, read, token_ids
+from probes.served.dialects import DIALECTS, Asked
 from probes.served.draws import ALIKE, check_varied, request_seed
+from probes.served.tokens import Tokens
 
 PASSING = ("reset", "half body", "half json", "half answer", "no choice", 408, 429, 500, 502, 503)
 """Faults that another try mends."""
@@ -406,3 +407,30 @@ def test_answers_alike_are_told_by_the_whole_run_and_not_by_a_shard():
         check_varied(alike)
     check_varied(alike[:-60])  # one problem fewer
     check_varied([*alike[:-1], (f"p{ALIKE - 1}", "another")])
+
+
+def answer(text, ids, count):
+    usage = {"prompt_tokens": 2, "completion_tokens": count}
+    choice = {"text": text, "finish_reason": "stop", "token_ids": ids}
+    return {"model": "m", "choices": [choice], "usage": usage}
+
+
+def test_ids_that_do_not_spell_the_text_are_not_kept():
+    letters = Tokens(
+        lambda prompt: [0, 1],
+        lambda text: [ord(c) for c in text],
+        lambda ids: "".join(map(chr, ids)),
+        None,
+        "letters",
+    )
+    asked = Asked("p", 0, "ab", 3, 1)
+    for served in ([97, 98, 99], [97, 98, 100], [99999999, 1, 2]):
+        read_ = read(answer("abc", served, 3), asked, "m", comparable=True, tokens=letters)
+        assert read_.tokens == (97, 98, 99), served
+
+
+def test_an_answer_longer_than_was_asked_for_is_refused():
+    asked = Asked("p", 0, "ab", 3, 1)
+    check_length(answer("abc", [1, 2, 3, 4], 4), asked)
+    with pytest.raises(ServerRefused, match="5 tokens, where 3 at most"):
+        check_length(answer("abcde", [1, 2, 3, 4, 5], 5), asked)
