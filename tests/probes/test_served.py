@@ -112,7 +112,7 @@ def test_ten_thousand_requests_with_faults_in_a_twentieth_are_each_answered_once
     problems, samples, told = asked(100), range(100), []
     with loopback.serving(fault=fault) as faulty:
         one = server(faulty, timeout=3.0)
-        found = one.write(Brief(64), problems, samples, progress=told.append)
+        found = one.write(Brief(200), problems, samples, progress=told.append)
     wanted = [(p.id, i) for p in problems for i in samples]
     assert [(r.problem, r.sample) for r in found] == wanted
     by_id = {p.id: p.prompt for p in problems}
