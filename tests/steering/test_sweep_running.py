@@ -429,3 +429,21 @@ def test_the_tables_answer_to_sql(whole):
         """
     ).df()
     assert len(rows) == 7  # three strengths of each push, and the unsteered model
+
+
+def test_what_a_row_is_compared_with_has_a_row(lab, tmp_path):
+    """Though the axes don't name strength 0."""
+    fixed = {"push": lab.path("d1.safetensors"), "strength": 1.0}
+    frame = sweep(lab.file(fixed, {"seed": [0, 1]}), tmp_path / "out", workers=0, progress=quiet)
+    assert set(frame.unsteered) - {""} <= set(frame.setting)
+    bare = frame[(frame.push == "") & (frame.control == "")]
+    assert len(bare) == 2
+    assert (bare.right_low <= bare.right_high).all()
+
+
+@pytest.mark.parametrize(
+    ("workers", "said"), [(9999, "workers with a core each"), (0, "very process")]
+)
+def test_ray_workers_that_this_machine_has_no_cores_for_are_refused(asked, tmp_path, workers, said):
+    with pytest.raises(Refusal, match=said):
+        sweep(asked, tmp_path / "out", engine="ray", workers=workers, progress=quiet)
