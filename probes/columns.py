@@ -64,12 +64,13 @@ def columns(
     value, low, high = (np.full(count, np.nan) for _ in range(3))
     known = np.isfinite(values).all(1)
     value[known] = values[known].mean(1)
+    if of == "any" and problems < FEW:
+        error = values[known].std(1, ddof=1) / np.sqrt(problems)
+        half = special.stdtrit(problems - 1, (1 + LEVEL) / 2) * error
+        low[known], high[known] = value[known] - half, value[known] + half
+        return Columns(value, low, high)
     exact = known & _few(values, of)
     low[exact], high[exact] = _exact(values[exact], of)
-    if of == "any" and problems < FEW:
-        half = special.stdtrit(problems - 1, (1 + LEVEL) / 2) * _error(values[known])
-        low[known], high[known] = value[known] - half, value[known] + half
-        exact = known
     rest = np.flatnonzero(known & ~exact)
     if len(rest):
         weights = bootstrap_counts(problems, seed=seed)
@@ -152,11 +153,6 @@ def familywise(
         reached += (most[:, None] >= own * (1 - 1e-9)).sum(0)
     found[moved] = reached / (flips + 1)
     return found
-
-
-def _error(values: np.ndarray) -> Float[np.ndarray, " settings"]:
-    """Standard error of the mean over problems."""
-    return values.std(1, ddof=1) / np.sqrt(values.shape[1])
 
 
 def _few(values: np.ndarray, of: Range) -> Bool[np.ndarray, " settings"]:

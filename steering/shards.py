@@ -27,6 +27,7 @@ from probes.generate import Decoding
 from probes.models import Model
 from probes.records import Grade, Problem, Refusal, atomic_write, content_hash, read_arrow
 from probes.served import Server
+from probes.served.draws import check_varied
 from probes.tasks import Task
 from steering.evaluate import Judged, Line, evaluate, judge_all, save_judged
 
@@ -178,7 +179,10 @@ def sample_shards(
             progress=progress,
         )
         save_judged(path, judged, identity=identity)
-    return Shards(tuple(paths), tuple(problems))
+    shards = Shards(tuple(paths), tuple(problems))
+    if isinstance(model, Server) and decoding.temperature > 0:
+        check_varied(shards.texts())
+    return shards
 
 
 def _source(model: Model | Server, problem: Problem) -> dict[str, Any]:

@@ -84,7 +84,6 @@ class Sample:
     def run(self) -> str:
         """Sample; the path of the file."""
         from probes.generate import Decoding
-        from probes.served.draws import check_varied
         from probes.tasks import load_task
         from probes.tasks.cells import cells_of, problems_of
         from steering.cli.progress import bar
@@ -117,8 +116,6 @@ class Sample:
         known = bool(model and model.digest)
         if server is not None:
             known = known and server.whole and shards.complete()
-            if self.temperature > 0:
-                check_varied(shards.texts())
         shards.merge(self.out, **self._about(model if known else source, task, asked, server))
         shards.remove()
         return str(self.out)

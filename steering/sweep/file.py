@@ -218,7 +218,7 @@ def _whole(given: Mapping[str, Any], wrong: list[str]) -> dict[str, Any]:
     metrics = kept.get("metrics", ("right",))
     if unknown := [m for m in metrics if m not in METRICS]:
         wrong.append(f"metric {unknown[0]!r} is not known; there are {', '.join(METRICS)}")
-    if metrics[:1] in (("kl",), ["kl"]):
+    if metrics[:1] == ("kl",):
         wrong.append(
             "metrics: the first ranks, and kl can't: it is 0 for the unsteered model and more for "
             "any other"

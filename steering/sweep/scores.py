@@ -153,25 +153,25 @@ def _group(
     rows += [
         (start + i, {}, s) for i, s in enumerate([*bare.values(), *(c for c, _ in nulls.values())])
     ]
-    keys = [s.key for *_, s in rows]
+    settings = [s for *_, s in rows]
+    keys = [s.key for s in settings]
     plain = [one.plain.key for _, one in of_name] + [*bare, *(k for _, k in nulls.values())]
     beside = [list(one.controls) for _, one in of_name] + [[] for _ in (*bare, *nulls)]
-    compared = _Compared([s for *_, s in rows], plain, beside)
-    settings = [s for *_, s in rows]
+    compared = _Compared(settings, plain, beside)
     count = [len(a.problems) for a in asked]
     own = np.arange(sum(count)) < count[0]
     data: dict[str, Any] = {
         "place": [place for place, *_ in rows],
-        "control_of": [bool(s.control) for *_, s in rows],
+        "control_of": [bool(s.control) for s in settings],
         "setting": keys,
         "unsteered": plain,
         "controls": [",".join(c.key for c in b) for b in beside],
-        "control": [s.control for *_, s in rows],
-        "draw": [s.draw for *_, s in rows],
+        "control": [s.control for s in settings],
+        "draw": [s.draw for s in settings],
         "status": ["failed" if k in failed else "ok" for k in keys],
         "reason": [failed.get(k, "") for k in keys],
         **_described(rows),
-        "problems_hash": [s.problems for *_, s in rows],
+        "problems_hash": [s.problems for s in settings],
         "problems": int(own.sum()),
         "answers": tally.answers[:, own].sum(1)[[tally.codes[k] for k in keys]].astype(int),
     }

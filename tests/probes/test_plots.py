@@ -122,20 +122,6 @@ def frame():
     return pd.DataFrame([asdict(r) for r in rows])
 
 
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures themselves, as they are written."""
-    kept = []
-    made = style.Figure
-
-    def figure(*args, **kwargs):
-        kept.append(made(*args, **kwargs))
-        return kept[-1]
-
-    monkeypatch.setattr(style, "Figure", figure)
-    return kept
-
-
 @pytest.mark.parametrize("name", plots.FIGURES)
 def test_every_figure_is_written_as_png_and_svg_and_not_blank(name, frame, tmp_path):
     paths = plots.FIGURES[name](frame, tmp_path / name)

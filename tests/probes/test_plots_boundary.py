@@ -51,20 +51,6 @@ def frame():
     return pd.DataFrame([asdict(row) for row in rows])
 
 
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures themselves, as they are written."""
-    kept = []
-    whole = style.Figure
-
-    def figure(*args, **kwargs):
-        kept.append(whole(*args, **kwargs))
-        return kept[-1]
-
-    monkeypatch.setattr(style, "Figure", figure)
-    return kept
-
-
 def of(frame, **columns):
     return style.pick(frame, **columns)
 

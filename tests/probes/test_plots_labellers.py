@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from probes.plots import style
 from probes.plots.labellers import LABELLERS
 from probes.records import Measurement
 
@@ -36,19 +35,6 @@ def made(labels=("(none)", "back", "sum")):
                 )
             )
     return pd.DataFrame([asdict(r) for r in rows])
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures themselves, as they are written."""
-    kept, figures = [], style.Figure
-
-    def figure(*args, **kwargs):
-        kept.append(figures(*args, **kwargs))
-        return kept[-1]
-
-    monkeypatch.setattr(style, "Figure", figure)
-    return kept
 
 
 @pytest.mark.parametrize("name", LABELLERS)

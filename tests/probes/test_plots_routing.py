@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from probes.plots import style
 from probes.plots.routing import ROUTING
 from probes.records import Measurement
 
@@ -53,19 +52,6 @@ def made(pairs=PAIRS):
 @pytest.fixture(scope="module")
 def frame():
     return made()
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures themselves, as they are written."""
-    kept, figures = [], style.Figure
-
-    def figure(*args, **kwargs):
-        kept.append(figures(*args, **kwargs))
-        return kept[-1]
-
-    monkeypatch.setattr(style, "Figure", figure)
-    return kept
 
 
 @pytest.mark.parametrize("name", ROUTING)

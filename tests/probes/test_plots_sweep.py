@@ -69,19 +69,6 @@ def frame():
     return made()
 
 
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures themselves, as they are written."""
-    kept, figures = [], style.Figure
-
-    def figure(*args, **kwargs):
-        kept.append(figures(*args, **kwargs))
-        return kept[-1]
-
-    monkeypatch.setattr(style, "Figure", figure)
-    return kept
-
-
 def said(figure):
     return {t.get_text() for axes in figure.axes for t in axes.texts}
 

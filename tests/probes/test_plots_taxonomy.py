@@ -6,7 +6,6 @@ import matplotlib.image
 import pandas as pd
 import pytest
 
-from probes.plots import style
 from probes.plots.taxonomy import TAXONOMY
 from probes.records import Measurement
 
@@ -37,19 +36,6 @@ def made():
             for measure in ("vector loss", "vector agreement"):
                 rows.append(row(measure, value, setting=setting, x=x, kind=kind))
     return pd.DataFrame([asdict(r) for r in rows])
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures themselves, as they are written."""
-    kept, figures = [], style.Figure
-
-    def figure(*args, **kwargs):
-        kept.append(figures(*args, **kwargs))
-        return kept[-1]
-
-    monkeypatch.setattr(style, "Figure", figure)
-    return kept
 
 
 @pytest.mark.parametrize("name", TAXONOMY)

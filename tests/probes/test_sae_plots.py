@@ -47,19 +47,6 @@ def made():
     return pd.DataFrame([asdict(r) for r in rows])
 
 
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures themselves, as they are written."""
-    kept, figures = [], style.Figure
-
-    def figure(*args, **kwargs):
-        kept.append(figures(*args, **kwargs))
-        return kept[-1]
-
-    monkeypatch.setattr(style, "Figure", figure)
-    return kept
-
-
 @pytest.mark.parametrize("name", FEATURES)
 def test_every_figure_is_drawn_the_same_twice(name, tmp_path):
     files = FEATURES[name](made(), tmp_path / "a")

@@ -35,6 +35,7 @@ from probes.tasks.settings import (
     check_text,
     check_whole,
 )
+from probes.tasks.splits import split_of
 
 PARTS = ("touched", "untouched")
 KEYS = ("family", "modulus", "seed", "common", "functions", "skills", "problems", "prompt")
@@ -106,13 +107,7 @@ class Chain:
 
     def split_of(self, start: int, functions: Sequence[str]) -> str:
         """The split that a problem belongs to, by the hash of its content."""
-        shares = self.settings["problems"]["splits"]
-        bucket = int(content_hash([start, *functions])[:8], 16) % sum(shares.values())
-        for split, share in shares.items():
-            if bucket < share:
-                return split
-            bucket -= share
-        raise AssertionError("shares cover every bucket")
+        return split_of(content_hash([start, *functions]), self.settings["problems"]["splits"])
 
     def problem(self, start: int, functions: Sequence[str], skill: str) -> Problem | None:
         """The problem, or None where its special entries lie in both halves."""

@@ -67,6 +67,7 @@ from probes.tasks.settings import (
     check_text,
     check_whole,
 )
+from probes.tasks.splits import split_of
 
 WORDS = ("try", "by", "need", "=", "?", "left", "to", ";", "go", "back", "ans", "(", ")", ".")
 
@@ -115,12 +116,7 @@ class Countdown:
     def split_of(self, numbers: Sequence[int], target: int) -> str:
         """The split that a problem belongs to, by the hash of its content."""
         content = [self.settings["seed"], sorted(numbers), target]
-        bucket = int(content_hash(content)[:8], 16) % sum(self.settings["splits"].values())
-        for split, share in self.settings["splits"].items():
-            if bucket < share:
-                return split
-            bucket -= share
-        raise AssertionError("the shares cover every bucket")
+        return split_of(content_hash(content), self.settings["splits"])
 
     def draw(self, random: Random, count: int) -> tuple[tuple[int, ...], int]:
         """Sorted numbers, and a target uniform among those that they can reach."""

@@ -21,18 +21,19 @@ Only the answer is judged: nobody knows whether the way to it was valid (`checks
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from math import nan
 from typing import Any
 
-from probes.records import Grade, Problem, Refusal, Span, Trace, content_hash
+from probes.records import Grade, Problem, Refusal, content_hash
 from probes.tasks.answers import mark_answer
+from probes.tasks.free_text import FreeText
 from probes.tasks.gym import scoring
 from probes.tasks.gym.items import check_dataset, item, version
 from probes.tasks.settings import check_chance, check_some_keys, check_splits, check_whole
-from probes.tasks.templates import Template, read_template
+from probes.tasks.splits import split_of
+from probes.tasks.templates import read_template
 
 REQUIRED = ("family", "dataset", "seed", "splits", "template", "budget")
 OPTIONAL = ("config", "levels", "shots", "chat", "guess_rate")
@@ -42,33 +43,13 @@ BARREN = 2000
 
 
 @dataclass(frozen=True)
-class Gym:
-    """Problems of one of reasoning-gym's datasets."""
-
-    name: str
-    settings: dict[str, Any]
-    """The file's, with the template in full and reasoning-gym's version."""
-    template: Template
-
-    checks = False
-    strategies = ()
-
-    @property
-    def decision_kinds(self) -> dict[str, dict[str, tuple[str, ...]]]:
-        """None: free text has no grammar that says where a decision is."""
-        return {}
+class Gym(FreeText):
+    """Problems of one of reasoning-gym's datasets; its version is among the settings."""
 
     @property
     def skills(self) -> tuple[str, ...]:
         """The levels, where there are any."""
         return tuple(f"level {level}" for level in self.settings.get("levels", ()))
-
-    def vocabulary(self) -> list[str]:
-        """Refused: real text has no list of words to make a tokenizer of."""
-        raise Refusal(
-            f"{self.name} has no vocabulary: it is text for a model with a tokenizer of its own, "
-            f"and no organism can be made for it."
-        )
 
     def problems(
         self,
@@ -130,12 +111,7 @@ class Gym:
 
     def split_of(self, key: str) -> str:
         """The split of the question of a hash, whichever item brought it."""
-        bucket = int(key[:8], 16) % sum(self.settings["splits"].values())
-        for split, share in self.settings["splits"].items():
-            if bucket < share:
-                return split
-            bucket -= share
-        raise AssertionError("the shares cover every bucket")
+        return split_of(key, self.settings["splits"])
 
     def _problem(self, made: dict[str, Any], level: int | None, index: int) -> Problem:
         return Problem(
@@ -173,26 +149,6 @@ class Gym:
                 f"reasoning-gym {version()}: grade with the version that made the problem"
             )
         return scoring.score(self.identity, of["level"], of["index"], answer)
-
-    def check(self, problem: Problem, response: str) -> Trace:  # noqa: ARG002
-        """Refused: no checker reads free text."""
-        raise Refusal(f"{self.name} checks no traces: only its final answers are judged.")
-
-    def spans(self, problem: Problem, response: str) -> list[Span]:  # noqa: ARG002
-        """None: see `probes.strategies` for what marks strategies in free text."""
-        return []
-
-    def next_decision(self, problem: Problem, words: Sequence[str]) -> str | None:  # noqa: ARG002
-        """None: see `decision_kinds`."""
-        return None
-
-    def budget(self, problem: Problem) -> int:  # noqa: ARG002
-        """The most tokens of a response."""
-        return self.settings["budget"]
-
-    def guess_rate(self, problem: Problem) -> float:  # noqa: ARG002
-        """As the file says; nan where it doesn't: nobody knows it."""
-        return self.settings.get("guess_rate", nan)
 
     def warm(self) -> None:
         """Import what the grader needs, so that no text pays for it (`probes.verify`)."""

@@ -19,14 +19,14 @@ Only the answer is judged: nobody knows whether the way to it was valid (`checks
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import nan
 from typing import Any
 
-from probes.records import Grade, Problem, Refusal, Span, Trace, content_hash, unique
+from probes.records import Grade, Problem, Refusal, content_hash, unique
 from probes.tasks.answers import boxed, hashed, mark_answer
+from probes.tasks.free_text import FreeText
 from probes.tasks.maths import judging
 from probes.tasks.maths.sources import is_file, rows
 from probes.tasks.settings import (
@@ -36,6 +36,7 @@ from probes.tasks.settings import (
     check_text,
     check_whole,
 )
+from probes.tasks.splits import split_of
 from probes.tasks.templates import Template, read_template
 
 REQUIRED = ("family", "source", "columns", "splits", "template", "budget")
@@ -45,30 +46,11 @@ GOLD = ("whole", "boxed", "hashes")
 
 
 @dataclass(frozen=True)
-class Maths:
+class Maths(FreeText):
     """Problems of one benchmark."""
 
-    name: str
-    settings: dict[str, Any]
-    """The file's, with the template in full."""
-    template: Template
     skills: tuple[str, ...] = ()
     """What the skill column holds among the test problems; none where no column is named."""
-
-    checks = False
-    strategies = ()
-
-    @property
-    def decision_kinds(self) -> dict[str, dict[str, tuple[str, ...]]]:
-        """None: free text has no grammar that says where a decision is."""
-        return {}
-
-    def vocabulary(self) -> list[str]:
-        """Refused: real text has no list of words to make a tokenizer of."""
-        raise Refusal(
-            f"{self.name} has no vocabulary: it is text for a model with a tokenizer of its own, "
-            f"and no organism can be made for it."
-        )
 
     def problems(
         self,
@@ -112,26 +94,6 @@ class Maths:
         """By the last final answer of the response, and math-verify."""
         answer = self.template.answer(response)
         return Grade.UNPARSED if answer is None else judging.judge(problem.answer, answer)
-
-    def check(self, problem: Problem, response: str) -> Trace:  # noqa: ARG002
-        """Refused: no checker reads free text."""
-        raise Refusal(f"{self.name} checks no traces: only its final answers are judged.")
-
-    def spans(self, problem: Problem, response: str) -> list[Span]:  # noqa: ARG002
-        """None: see `probes.strategies` for what marks strategies in free text."""
-        return []
-
-    def next_decision(self, problem: Problem, words: Sequence[str]) -> str | None:  # noqa: ARG002
-        """None: see `decision_kinds`."""
-        return None
-
-    def budget(self, problem: Problem) -> int:  # noqa: ARG002
-        """The most tokens of a response."""
-        return self.settings["budget"]
-
-    def guess_rate(self, problem: Problem) -> float:  # noqa: ARG002
-        """As the file says; nan where it doesn't: nobody knows it."""
-        return self.settings.get("guess_rate", nan)
 
     def warm(self) -> None:
         """Import what the grader needs, so that no text pays for it (`probes.verify`)."""
@@ -205,13 +167,8 @@ def _gold(value: Any, how: str) -> str:
 
 def _split_of(key: str, splits: dict[str, dict[str, Any]], of: str) -> str:
     """Which of the splits that share a split of the source a question is in."""
-    sharing = [(name, said["share"]) for name, said in splits.items() if said["of"] == of]
-    bucket = int(key[:8], 16) % sum(share for _, share in sharing)
-    for name, share in sharing:
-        if bucket < share:
-            return name
-        bucket -= share
-    raise AssertionError("the shares cover every bucket")
+    sharing = {name: said["share"] for name, said in splits.items() if said["of"] == of}
+    return split_of(key, sharing)
 
 
 def _problem(
