@@ -11,7 +11,8 @@ there, and what is imported and exported again is the same vector.
 
 An imported direction has no evidence: its AUC is undefined, with the reason. The fields are those
 of repeng 84b1787, extract.py (model_type, directions) and of steering-vectors dac8fb9,
-steering_vector.py (layer_activations, layer_type), as read there: neither installs here.
+steering_vector.py (layer_activations, layer_type), as read there: neither runs beside numpy 2 and
+transformers 5.
 """
 
 import importlib
